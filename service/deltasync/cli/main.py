@@ -1,0 +1,49 @@
+"""`deltasync`: the root command. Exit codes: 0 yes, 1 no, 2 usage, 3 could not tell."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from deltasync import __version__
+from deltasync.cli import output
+from deltasync.errors import DeltasyncError
+
+app = typer.Typer(
+    name="deltasync",
+    help="Keep a replica PostgreSQL equal to a source, seconds behind, over Debezium and Kafka.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback signature
+    if wanted:
+        typer.echo(f"deltasync {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run a command; a known error becomes one sentence, a remedy and its exit code."""
+    try:
+        app()
+    except DeltasyncError as error:
+        output.failure(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What a table is: its name, its columns, its key. The nouns that all stages share.
+
+A `Table` is the description that the source announces in `deltasync.schema_log`
+(`source/sql/describe.sql` writes the JSON, `Table.from_json` reads it). The replica's tables
+are created from it, and records are decoded by it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class TableId(NamedTuple):
+    """A table's schema and name, exactly as PostgreSQL holds them (unquoted)."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+class TypeName(msgspec.Struct, frozen=True):
+    """A type by its catalog name: `pg_catalog.int4`, `shop.order_status`."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.schema == "pg_catalog" else f"{self.schema}.{self.name}"
+
+
+class Column(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One column as the source's catalog describes it.
+
+    `sql_type` is `format_type(atttypid, atttypmod)`: what CREATE TABLE wants.
+    `element` is set for arrays; `labels` for enums (of the element, for an array of enums).
+    `domain` is true where the type is a domain; `generated` is 's' or 'v', `identity` 'a' or 'd'.
+    `collation_exact` is false where equal values may differ in text (a nondeterministic collation).
+    """
+
+    name: str
+    sql_type: str
+    type: TypeName
+    not_null: bool = False
+    default: str | None = None
+    identity: str | None = None
+    generated: str | None = None
+    element: TypeName | None = None
+    labels: tuple[str, ...] | None = None
+    domain: bool = False
+    collation_exact: bool = True
+
+
+class Table(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One version of a table: columns in order, the key's column names in key order.
+
+    `replica_identity` is pg_class.relreplident (d, n, f, i); `kind` is pg_class.relkind (r, p).
+    `parent` names the partitioned or inherited parent, if there is one.
+    """
+
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+    replica_identity: str = "d"
+    kind: str = "r"
+    persistence: str = "p"
+    parent: str | None = None
+
+    @property
+    def id(self) -> TableId:
+        return TableId(self.schema, self.name)
+
+    @property
+    def stored_columns(self) -> tuple[Column, ...]:
+        """The columns whose values travel: generated ones are computed again on the replica."""
+        return tuple(c for c in self.columns if not c.generated)
+
+    def column(self, name: str) -> Column | None:
+        return next((c for c in self.columns if c.name == name), None)
+
+    @classmethod
+    def from_json(cls, description: str | bytes) -> Table:
+        """Read a description. Raises msgspec.ValidationError where it is not one."""
+        return msgspec.json.decode(description, type=cls)
+
+    def to_json(self) -> str:
+        return msgspec.json.encode(self).decode()

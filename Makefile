@@ -1,0 +1,70 @@
+# Every task of the project; `make` alone lists them. Written for GNU make 3.81 and later.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+# An environment is made once per set of requirements: the stamp's name is their checksum.
+sum     = $(shell cat pyproject.toml $(1) | cksum | cut -d ' ' -f 1)
+RUNTIME := $(VENV)/runtime-$(call sum,requirements-local.txt)
+DEV     := $(VENV)/dev-$(call sum,requirements-local.txt requirements-dev.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down check format test acceptance test-compose lock
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(RUNTIME) ## Make .venv with the pinned dependencies, their hashes checked
+
+demo: $(RUNTIME) ## Run the whole synchronisation once on real parts, and prove it
+	@$(BIN)/deltasync demo
+
+up: $(RUNTIME) ## Start the stack and an applier in the background, and print the addresses
+	@$(BIN)/deltasync local up
+
+down: $(RUNTIME) ## Stop them and remove their data
+	@$(BIN)/deltasync local down
+
+check: $(DEV) ## Format, lint, types, import direction, tidy
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy service tests
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pytest tests/tidy
+
+format: $(DEV) ## Put the code into the project's format
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+test: $(DEV) ## Run the suite on a real embedded stack (up to 10 minutes)
+	@$(BIN)/pytest --ignore=tests/acceptance --ignore=tests/compose
+
+acceptance: $(DEV) ## Kill real processes and work off big backlogs (up to 15 minutes)
+	@$(BIN)/pytest tests/acceptance
+
+test-compose: $(DEV) ## Run docker-compose.yml from up to equal databases (up to 8 minutes)
+	@$(BIN)/pytest tests/compose
+
+# Constrained by the first file, all files pin the same versions.
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-header --no-annotate --python-version 3.11
+lock: $(DEV) ## Pin the dependencies anew, after a change of pyproject.toml
+	@$(COMPILE) --extra local --group dev pyproject.toml -o requirements-dev.txt
+	@$(COMPILE) -c requirements-dev.txt --extra local --group build pyproject.toml -o requirements-local.txt
+	@$(COMPILE) -c requirements-dev.txt pyproject.toml -o requirements.txt
+	@$(COMPILE) -c requirements-dev.txt --group build -o requirements-build.txt
+
+$(RUNTIME):
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("deltasync needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	@echo "Installing the pinned dependencies into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --require-hashes -r requirements-local.txt
+	@$(PIP) --no-build-isolation --no-deps -e .
+	@rm -f $(VENV)/runtime-*
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	@echo "Installing the development tools into $(VENV) ..."
+	@$(PIP) --require-hashes -r requirements-dev.txt
+	@rm -f $(VENV)/dev-*
+	@touch $@

@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback signature
+def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"deltasync {__version__}")
         raise typer.Exit
@@ -29,7 +29,9 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback signature
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options before the command."""
 

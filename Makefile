@@ -44,6 +44,7 @@ acceptance: $(DEV) ## Kill real processes and work off big backlogs (up to 15 mi
 	@$(BIN)/pytest tests/acceptance
 
 test-compose: $(DEV) ## Run docker-compose.yml from up to equal databases (up to 8 minutes)
+	@.ci/engine
 	@$(BIN)/pytest tests/compose
 
 # Constrained by the first file, all files pin the same versions.

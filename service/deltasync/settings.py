@@ -37,6 +37,17 @@ def _name(value: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_name)]
 
 
+def _table_name(value: str) -> str:
+    schema, dot, table = value.partition(".")
+    if not (schema and dot and table):
+        message = "name a table as schema.table"
+        raise ValueError(message)
+    return value
+
+
+TableName = Annotated[str, AfterValidator(_table_name)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -65,6 +76,7 @@ class Source(Database):
     """The captured database. Only set-up, `wait`, and the slot's figures in `lag` connect to it."""
 
     schemas: tuple[str, ...] = ("public",)
+    exclude: tuple[TableName, ...] = ()
     slot: str | None = None
     publication: str | None = None
 
@@ -246,3 +258,13 @@ def _known_variables() -> set[str]:
         else:
             names.add(PREFIX + field.upper())
     return names
+
+
+def cache_folder() -> Path:
+    """Where downloads of the embedded stack are kept, for all projects of this user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deltasync"
+
+
+def child_environment(own: dict[str, str]) -> dict[str, str]:
+    """The environment for a process that is to run with these `DELTASYNC_*` and no others."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | own

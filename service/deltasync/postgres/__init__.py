@@ -1,0 +1,1 @@
+"""What source, replica and verification share about PostgreSQL: connecting, catalog, types, COPY."""

@@ -1,0 +1,357 @@
+-- What runs on the source. Setup replaces all of it on every run.
+-- Each function pins its search_path, so no object of a user's is ever called by ours.
+
+-- True where every UPDATE and DELETE of the table (and of its partitions) names its row: without that,
+-- publishing the table would make them fail in the application.
+CREATE OR REPLACE FUNCTION deltasync.identified(relation oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+  SELECT coalesce(bool_and(
+           c.relkind <> 'f' AND (
+             c.relreplident = 'f'
+             OR EXISTS (SELECT FROM pg_index i
+                         WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+                           AND CASE c.relreplident WHEN 'd' THEN i.indisprimary
+                                                   WHEN 'i' THEN i.indisreplident END))), false)
+    FROM pg_class c
+   WHERE c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_partition_tree($1) p WHERE p.isleaf)
+$body$;
+
+-- Why a table of this description cannot be carried exactly, or null. deltasync.postgres.types.unsupported
+-- decides alike before setup; a test holds the two together.
+CREATE OR REPLACE FUNCTION deltasync.unsupported(description jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+  WITH col AS (
+    SELECT c ->> 'name' AS name,
+           c ->> 'sql_type' AS sql_type,
+           c ? 'domain' AS domain,
+           c ? 'labels' AND NOT c ? 'element' AND NOT c ? 'domain' AS enum,
+           coalesce((c ->> 'collation_exact')::boolean, true) AS collation_exact,
+           coalesce($1 -> 'primary_key' ? (c ->> 'name'), false) AS key,
+           CASE WHEN c #>> '{type,schema}' = 'pg_catalog' THEN c #>> '{type,name}' END AS type,
+           c ? 'generated' AS generated
+      FROM jsonb_array_elements($1 -> 'columns') c
+  ), problem (place, text) AS (
+    SELECT 1, format('the column names %s differ only by case', string_agg(name, ', ' ORDER BY name COLLATE "C"))
+      FROM col GROUP BY lower(name) HAVING count(*) > 1
+    UNION ALL
+    SELECT 2, 'it has no column whose value travels' FROM col HAVING count(*) FILTER (WHERE NOT generated) = 0
+    UNION ALL
+    SELECT 3, format('column %s: the type %s is not carried exactly', name, sql_type)
+      FROM col
+     WHERE NOT generated AND NOT enum
+       AND (domain OR NOT EXISTS (SELECT FROM deltasync.carried_type t WHERE t.name = col.type))
+    UNION ALL
+    SELECT 4, format('column %s: the type %s is not carried as a key', name, sql_type)
+      FROM col
+     WHERE key AND NOT enum AND NOT domain
+       AND EXISTS (SELECT FROM deltasync.carried_type t WHERE t.name = col.type AND NOT t.as_key)
+    UNION ALL
+    SELECT 5, format('column %s: its collation holds different texts for equal in the key', name)
+      FROM col WHERE key AND NOT collation_exact
+  )
+  SELECT string_agg(text, '; ' ORDER BY place, text COLLATE "C") FROM problem
+$body$;
+
+-- Why a table is not to be captured, or null. Only names, never values.
+CREATE OR REPLACE FUNCTION deltasync.refusal(relation oid, description jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+  SELECT CASE
+           WHEN EXISTS (SELECT FROM deltasync.excluded_table e
+                         WHERE e.schema_name = n.nspname AND e.table_name = c.relname) THEN 'excluded'
+           WHEN c.relpersistence = 'u' THEN 'unlogged'
+           WHEN c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid)
+             THEN 'other tables inherit from it'
+           WHEN NOT $2 ? 'primary_key' THEN 'no primary key'
+           WHEN c.relreplident = 'i' THEN 'REPLICA IDENTITY is an index beside the primary key'
+           WHEN NOT deltasync.identified(c.oid)
+             THEN 'the primary key is deferrable or invalid, REPLICA IDENTITY is NOTHING, or a partition is foreign'
+           WHEN c.relname ~ '["[:cntrl:]]' THEN 'its name holds a quote or a control character'
+           WHEN EXISTS (SELECT FROM pg_class o
+                         WHERE o.relnamespace = c.relnamespace AND o.oid <> c.oid
+                           AND o.relkind IN ('r', 'p') AND NOT o.relispartition
+                           AND regexp_replace(o.relname, '[^A-Za-z0-9._-]', '_', 'g')
+                             = regexp_replace(c.relname, '[^A-Za-z0-9._-]', '_', 'g'))
+             THEN 'another table has the same topic name'
+           ELSE deltasync.unsupported($2)
+         END
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE c.oid = $1
+$body$;
+
+-- The pipeline's publication of this table, or null.
+CREATE OR REPLACE FUNCTION deltasync.publication_of(relation oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+  SELECT p.pubname
+    FROM pg_publication_rel r
+    JOIN pg_publication p ON p.oid = r.prpubid
+    JOIN deltasync.pipeline d ON d.publication = p.pubname
+   WHERE r.prrelid = $1
+   LIMIT 1
+$body$;
+
+CREATE OR REPLACE FUNCTION deltasync.unpublish(relation oid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+  publication text := deltasync.publication_of(relation);
+BEGIN
+  IF publication IS NOT NULL THEN
+    EXECUTE format('ALTER PUBLICATION %I DROP TABLE ONLY %s', publication, relation::regclass);
+  END IF;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION deltasync.holds_rows(relation oid) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+  answer boolean;
+BEGIN
+  EXECUTE format('SELECT EXISTS (SELECT FROM %s)', relation::regclass) INTO answer;
+  RETURN answer;
+END
+$body$;
+
+-- Log that the name under which the relation was known is gone, unless another table has taken it.
+CREATE OR REPLACE FUNCTION deltasync.forget(relation oid, tag text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+  known deltasync.known_table;
+BEGIN
+  DELETE FROM deltasync.known_table k WHERE k.relation = forget.relation RETURNING k.* INTO known;
+  IF known.relation IS NOT NULL AND NOT EXISTS (
+       SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = known.schema_name AND c.relname = known.table_name AND NOT c.relispartition) THEN
+    INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, captured)
+    VALUES ('drop', forget.tag, known.schema_name, known.table_name, false);
+  END IF;
+END
+$body$;
+
+-- Bring one table up to date: publish it if it may be captured, and log its description if anything changed.
+-- `owed` says that rows came to it past the publication.
+CREATE OR REPLACE FUNCTION deltasync.log_table(relation oid, event text, tag text, owed boolean DEFAULT false)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+  it record;
+  newest deltasync.schema_log;
+  reason text;
+  published boolean;
+  complete boolean;
+BEGIN
+  SELECT n.nspname AS schema_name, c.relname AS table_name, c.relispartition, p.publication, p.slot, p.reader,
+         k.relation IS NOT NULL AS known,
+         (k.schema_name, k.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text) AS renamed,
+         deltasync.describe(c.oid) AS description
+    INTO it
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN deltasync.known_table k ON k.relation = c.oid
+    LEFT JOIN deltasync.captured_schema s ON s.name = n.nspname
+    LEFT JOIN deltasync.pipeline p ON p.pipeline = s.pipeline
+   WHERE c.oid = log_table.relation AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't';
+  IF NOT FOUND OR it.publication IS NULL AND NOT it.known THEN
+    RETURN;
+  END IF;
+  IF it.known AND it.renamed THEN
+    PERFORM deltasync.forget(relation, tag);
+    owed := true;
+  END IF;
+  IF it.publication IS NULL OR it.relispartition THEN
+    -- It left the captured schemas, or its rows now travel under the name of its partitioned table.
+    IF it.known THEN
+      PERFORM deltasync.forget(relation, tag);
+      PERFORM deltasync.unpublish(relation);
+    END IF;
+    RETURN;
+  END IF;
+
+  SELECT l.* INTO newest FROM deltasync.schema_log l
+   WHERE l.schema_name = it.schema_name AND l.table_name = it.table_name ORDER BY l.id DESC LIMIT 1;
+  reason := deltasync.refusal(relation, it.description);
+  published := deltasync.publication_of(relation) IS NOT NULL;
+  IF published AND (reason = 'excluded' OR NOT deltasync.identified(relation)) THEN
+    PERFORM deltasync.unpublish(relation);
+    published := false;
+  ELSIF NOT published AND reason IS NULL THEN
+    EXECUTE format('ALTER PUBLICATION %I ADD TABLE ONLY %s', it.publication, relation::regclass);
+    published := true;
+    owed := true;
+  END IF;
+  IF published THEN
+    IF NOT has_table_privilege(it.reader, relation, 'SELECT') THEN
+      EXECUTE format('GRANT SELECT ON %s TO %I', relation::regclass, it.reader);
+    END IF;
+    -- Before the slot exists nothing is owed: the connector's snapshot is still to come.
+    complete := CASE WHEN owed AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = it.slot)
+                     THEN NOT deltasync.holds_rows(relation)
+                     ELSE coalesce(newest.complete, true) END;
+  END IF;
+
+  IF (newest.captured, newest.complete, newest.reason, newest.description)
+     IS DISTINCT FROM (published, complete, reason, it.description) THEN
+    INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, captured, complete, reason, description)
+    VALUES (log_table.event, log_table.tag, it.schema_name, it.table_name, published, complete, reason,
+            it.description);
+  END IF;
+  INSERT INTO deltasync.known_table VALUES (relation, it.schema_name, it.table_name)
+  ON CONFLICT ON CONSTRAINT known_table_pkey
+  DO UPDATE SET schema_name = excluded.schema_name, table_name = excluded.table_name
+   WHERE (known_table.schema_name, known_table.table_name) <> (excluded.schema_name, excluded.table_name);
+END
+$body$;
+
+-- Bring every table of a pipeline's schemas up to date; returns each with its newest entry in the log.
+CREATE OR REPLACE FUNCTION deltasync.announce(pipeline text)
+RETURNS TABLE (schema_name text, table_name text, captured boolean, complete boolean, reason text, changed boolean)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_column
+DECLARE
+  table_oid oid;
+  before bigint := (SELECT coalesce(max(id), 0) FROM deltasync.schema_log);
+BEGIN
+  PERFORM deltasync.forget(k.relation, 'SETUP') FROM deltasync.known_table k
+    WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = k.relation AND c.relkind IN ('r', 'p'));
+  FOR table_oid IN
+    SELECT c.oid
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN deltasync.captured_schema s ON s.name = n.nspname
+      LEFT JOIN deltasync.known_table k ON k.relation = c.oid
+     WHERE c.relkind IN ('r', 'p')
+       AND (k.relation IS NOT NULL OR s.pipeline = announce.pipeline AND NOT c.relispartition)
+     ORDER BY n.nspname, c.relname
+  LOOP
+    PERFORM deltasync.log_table(table_oid, 'announce', 'SETUP');
+  END LOOP;
+  RETURN QUERY
+    SELECT DISTINCT ON (l.schema_name, l.table_name)
+           l.schema_name, l.table_name, l.captured, l.complete, l.reason, l.id > before
+      FROM deltasync.schema_log l
+      JOIN deltasync.captured_schema s ON s.name = l.schema_name
+     WHERE s.pipeline = announce.pipeline
+     ORDER BY l.schema_name, l.table_name, l.id DESC;
+END
+$body$;
+
+-- Record that an event trigger failed: by SQLSTATE alone, since a message may hold values.
+CREATE OR REPLACE FUNCTION deltasync.log_hole(tag text, relation oid, code text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+  RAISE WARNING 'deltasync could not log this % (SQLSTATE %)', tag, code
+    USING HINT = 'Run `deltasync source setup` again.';
+  INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, reason)
+  SELECT 'hole', log_hole.tag, n.nspname, c.relname, code
+    FROM (SELECT) AS always
+    LEFT JOIN pg_class c ON c.oid = log_hole.relation
+    LEFT JOIN pg_namespace n ON n.oid = c.relnamespace;
+EXCEPTION WHEN OTHERS THEN
+  RAISE WARNING 'deltasync could not even log the failure (SQLSTATE %)', SQLSTATE;
+END
+$body$;
+
+-- The tables that the running DDL touches: named by it, using a type that it changed, in a schema that it
+-- renamed, or attached to or detached from a partitioned table that it names (it reports only that one).
+CREATE OR REPLACE FUNCTION deltasync.touched() RETURNS SETOF oid
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+  WITH command AS MATERIALIZED (
+    SELECT classid, objid FROM pg_event_trigger_ddl_commands() WHERE NOT in_extension
+  )
+  SELECT objid FROM command WHERE classid = 'pg_class'::regclass
+  UNION
+  SELECT a.attrelid
+    FROM command
+    JOIN pg_type t ON t.oid = command.objid OR t.typelem = command.objid
+    JOIN pg_attribute a ON a.atttypid = t.oid AND NOT a.attisdropped
+   WHERE command.classid = 'pg_type'::regclass
+  UNION
+  SELECT c.oid FROM command JOIN pg_class c ON c.relnamespace = command.objid
+   WHERE command.classid = 'pg_namespace'::regclass
+  UNION
+  SELECT c.oid
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN deltasync.captured_schema s ON s.name = n.nspname
+    LEFT JOIN deltasync.known_table k ON k.relation = c.oid
+   WHERE c.relkind IN ('r', 'p') AND c.relispartition = (k.relation IS NOT NULL)
+     AND EXISTS (SELECT FROM command JOIN pg_class p ON p.oid = command.objid
+                  WHERE command.classid = 'pg_class'::regclass AND p.relkind = 'p')
+$body$;
+
+-- DDL must never fail because of us, nor wait long for another transaction that holds the publication.
+CREATE OR REPLACE FUNCTION deltasync.on_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $body$
+DECLARE
+  table_oid oid;
+  was_known boolean;
+BEGIN
+  FOR table_oid IN SELECT * FROM deltasync.touched() LOOP
+    BEGIN
+      was_known := EXISTS (SELECT FROM deltasync.known_table k WHERE k.relation = table_oid);
+      PERFORM deltasync.log_table(table_oid, 'ddl', tg_tag);
+      IF was_known AND pg_partition_root(table_oid) <> table_oid THEN
+        PERFORM deltasync.log_table(pg_partition_root(table_oid), 'ddl', tg_tag, deltasync.holds_rows(table_oid));
+      END IF;
+    EXCEPTION WHEN OTHERS THEN
+      PERFORM deltasync.log_hole(tg_tag, table_oid, SQLSTATE);
+    END;
+  END LOOP;
+EXCEPTION WHEN OTHERS THEN
+  PERFORM deltasync.log_hole(tg_tag, NULL, SQLSTATE);
+END
+$body$;
+
+-- Tables that are gone, and columns that went with a type or another object.
+CREATE OR REPLACE FUNCTION deltasync.on_drop() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $body$
+DECLARE
+  dropped record;
+BEGIN
+  FOR dropped IN
+    SELECT DISTINCT o.objid, o.object_type
+      FROM pg_event_trigger_dropped_objects() o
+      JOIN deltasync.known_table k ON k.relation = o.objid
+     WHERE o.classid = 'pg_class'::regclass AND o.object_type IN ('table', 'table column')
+  LOOP
+    BEGIN
+      IF dropped.object_type = 'table' THEN
+        PERFORM deltasync.forget(dropped.objid, tg_tag);
+      ELSE
+        PERFORM deltasync.log_table(dropped.objid, 'ddl', tg_tag);
+      END IF;
+    EXCEPTION WHEN OTHERS THEN
+      PERFORM deltasync.log_hole(tg_tag, dropped.objid, SQLSTATE);
+    END;
+  END LOOP;
+EXCEPTION WHEN OTHERS THEN
+  PERFORM deltasync.log_hole(tg_tag, NULL, SQLSTATE);
+END
+$body$;
+
+-- The connector's heartbeat: what it writes travels like any row, so the replica learns what Connect's RUNNING
+-- does not tell. Once an hour it forgets what the log holds beyond 30 days and a newer entry supersedes.
+CREATE OR REPLACE FUNCTION deltasync.beat(pipeline text, publication text, slot text) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+  DELETE FROM deltasync.schema_log l
+   WHERE date_trunc('hour', now()) > (SELECT c.beat_at FROM deltasync.canary c WHERE c.pipeline = $1)
+     AND l.logged_at < now() - interval '30 days'
+     AND (l.event IN ('drop', 'hole')
+          OR EXISTS (SELECT FROM deltasync.schema_log newer
+                      WHERE newer.schema_name = l.schema_name AND newer.table_name = l.table_name
+                        AND newer.id > l.id AND newer.event <> 'hole'));
+  INSERT INTO deltasync.canary AS c (pipeline, beat, beat_at, publication_digest, publication_tables,
+                                     slot_wal_status, system_identifier, timeline)
+  SELECT $1, 1, clock_timestamp(), md5(coalesce(string_agg(t.name, ',' ORDER BY t.name COLLATE "C"), '')),
+         count(t.name),
+         (SELECT s.wal_status FROM pg_replication_slots s WHERE s.slot_name = $3),
+         (SELECT system_identifier::text FROM pg_control_system()),
+         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+    FROM (SELECT quote_ident(p.schemaname) || '.' || quote_ident(p.tablename) AS name
+            FROM pg_publication_tables p WHERE p.pubname = $2) t
+  ON CONFLICT (pipeline) DO UPDATE
+     SET beat = c.beat + 1, beat_at = excluded.beat_at, publication_digest = excluded.publication_digest,
+         publication_tables = excluded.publication_tables, slot_wal_status = excluded.slot_wal_status,
+         system_identifier = excluded.system_identifier, timeline = excluded.timeline
+  RETURNING c.beat;
+$body$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA deltasync FROM PUBLIC;

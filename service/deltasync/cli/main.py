@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deltasync import __version__
-from deltasync.cli import output, source
+from deltasync.cli import local, output, source
 from deltasync.errors import DeltasyncError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.add_typer(local.app, name="local")
 app.add_typer(source.app, name="source")
 
 

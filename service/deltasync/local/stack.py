@@ -1,0 +1,197 @@
+"""A whole stack: the four servers, the pipeline between them, and the applier, in one state folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import msgspec
+
+from deltasync.errors import PartError, RefusedError
+from deltasync.local import state as states
+from deltasync.local.process import Process
+from deltasync.local.servers import Servers, stop
+from deltasync.local.state import State
+from deltasync.settings import child_environment
+
+DATABASE = "shop"
+SCHEMA = "shop"
+_ROLE = "deltasync"
+_STEP_TIMEOUT_S = 60.0
+
+
+class PartStatus(msgspec.Struct, frozen=True):
+    """`running` answers, `starting` has a process that does not answer (yet), `down` has none."""
+
+    part: str
+    status: Literal["running", "starting", "down"]
+    address: str
+    pid: int | None
+    log: str
+
+
+class Applier:
+    """`deltasync run` as a part of the stack."""
+
+    def __init__(self, name: str, folder: Path, monitor_url: str) -> None:
+        self.process = Process(name, folder)
+        self.url = monitor_url
+
+    def start(self, env: dict[str, str]) -> None:
+        """Start the applier with these settings and no others. Does not wait."""
+        self.process.spawn([*_deltasync(), "run"], env=child_environment(env))
+
+    def wait(self) -> None:
+        """Return when the applier says that it lives. Raises PartError where it does not."""
+        self.process.wait(self.is_ready)
+
+    def is_ready(self) -> bool:
+        """Whether the applier says that it lives."""
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=2).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+
+class Stack:
+    """The stack whose state is in `folder`. Every method may be called from any process, at any time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+
+    def up(self, tell: Callable[[str], None] = lambda _: None) -> None:
+        """Start what does not run: all of a new stack, or what has died of an old one. Idempotent.
+
+        `tell` hears what is being done. Raises PartError for a part that does not start; whatever ends
+        this method early, what it has started is ended again.
+        """
+        with states.locked(self.folder):
+            state = states.load_or_make(self.folder)
+            servers = Servers(self.folder, state)
+            try:
+                self._up(servers, state, tell)
+            except BaseException:
+                servers.undo()
+                raise
+
+    def _up(self, servers: Servers, state: State, tell: Callable[[str], None]) -> None:
+        tell("starting PostgreSQL (source, replica), Kafka and Connect")
+        servers.start()
+        servers.source.create_database(DATABASE, schema=SCHEMA)
+        servers.replica.create_database(DATABASE)
+        env = environment(servers, state)
+        servers.connect.keep_secret("source", state.source_password)
+        tell("setting up source and replica")
+        self._step(env, "source", "setup")
+        self._step(env, "replica", "setup")
+        servers.connect.wait()
+        tell("applying the connector")
+        self._step(env, "connectors", "apply")
+        tell("starting the applier")
+        applier = Applier("applier", self.folder, env["DELTASYNC_MONITOR_URL"])
+        servers.start_part(applier, lambda: applier.start(env))
+        applier.wait()
+
+    def _step(self, env: dict[str, str], *arguments: str) -> None:
+        shown = " ".join(["deltasync", *arguments])
+        try:
+            done = subprocess.run(  # noqa: S603 - our own commands
+                [*_deltasync(), *arguments],
+                env=child_environment(env),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_STEP_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise PartError(
+                f"`{shown}` has not ended after {_STEP_TIMEOUT_S:.0f} s.",
+                remedy="`deltasync local logs` shows what its servers did meanwhile.",
+            ) from None
+        if done.returncode != 0:
+            said = "\n".join(done.stdout.splitlines()[-15:])
+            raise PartError(
+                f"`{shown}` failed with exit code {done.returncode}:\n{said}",
+                remedy="Do what it says, then run `deltasync local up` again.",
+            )
+
+    def down(self, *, remove: bool = True) -> None:
+        """End every process of the stack, and remove its data unless `remove` is false. Idempotent."""
+        if not self.folder.exists():
+            return
+        with states.locked(self.folder):
+            stop(self.folder, states.PARTS, at_once=remove)
+            if remove:
+                states.remove(self.folder)
+
+    def status(self) -> list[PartStatus]:
+        """How each part is. Raises RefusedError where there is no stack."""
+        state = self._state()
+        servers = Servers(self.folder, state)
+        applier = Applier("applier", self.folder, _monitor_url(state))
+        addresses = {
+            "source": servers.source.address,
+            "replica": servers.replica.address,
+            "kafka": servers.kafka.bootstrap,
+            "connect": servers.connect.url,
+            "applier": applier.url,
+        }
+        found: list[PartStatus] = []
+        for part in (*servers.parts, applier):
+            process = part.process.find()
+            answer: Literal["running", "starting"] = "running" if process and part.is_ready() else "starting"
+            found.append(
+                PartStatus(
+                    part=part.process.name,
+                    status=answer if process else "down",
+                    address=addresses[part.process.name],
+                    pid=process.pid if process else None,
+                    log=str(part.process.log),
+                )
+            )
+        return found
+
+    def env(self) -> dict[str, str]:
+        """The `DELTASYNC_*` with which every command works on this stack. Raises RefusedError where there is none."""
+        state = self._state()
+        return environment(Servers(self.folder, state), state)
+
+    def _state(self) -> State:
+        state = states.load(self.folder)
+        if state is None:
+            raise RefusedError(f"There is no stack in {self.folder}.", remedy="Start one with `deltasync local up`.")
+        return state
+
+
+def environment(servers: Servers, state: State) -> dict[str, str]:
+    """The settings of the pipeline on these servers, as environment variables."""
+    source, replica = servers.source, servers.replica
+    return {
+        "DELTASYNC_SOURCE_DSN": source.dsn(DATABASE, _ROLE, state.source_password),
+        "DELTASYNC_SOURCE_ADMIN_DSN": source.dsn(DATABASE),
+        "DELTASYNC_SOURCE_SCHEMAS": msgspec.json.encode([SCHEMA]).decode(),
+        "DELTASYNC_REPLICA_DSN": replica.dsn(DATABASE, _ROLE, state.replica_password),
+        "DELTASYNC_REPLICA_ADMIN_DSN": replica.dsn(DATABASE),
+        "DELTASYNC_KAFKA_BOOTSTRAP": servers.kafka.bootstrap,
+        "DELTASYNC_CONNECT_URL": servers.connect.url,
+        "DELTASYNC_CONNECT_SOURCE_PASSWORD": servers.connect.secret("source"),
+        "DELTASYNC_UNAVAILABLE_VALUE": state.unavailable_value,
+        "DELTASYNC_MONITOR_URL": _monitor_url(state),
+    }
+
+
+def _monitor_url(state: State) -> str:
+    return f"http://127.0.0.1:{state.ports.monitor}"
+
+
+def _deltasync() -> list[str]:
+    # Beside this Python where it was installed by pip; a process list then shows `deltasync run`.
+    script = Path(sys.executable).with_name("deltasync")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "deltasync.cli.main"]

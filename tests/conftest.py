@@ -1,0 +1,200 @@
+"""What all tests share: real servers, started once, and a pipeline of its own for each test."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from confluent_kafka.admin import AdminClient
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from deltasync.local import state as states
+from deltasync.local.servers import Servers, stop
+from deltasync.settings import Settings
+
+GIVEN = "DELTASYNC_TEST_"
+_FOLDERS = "deltasync-test-"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Servers to test on: superusers' connection strings, Kafka and Connect."""
+
+    source_admin: str
+    replica_admin: str
+    kafka: str
+    connect: str
+    secrets: Path | None
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A source and a replica database, empty and of this test alone, and names that nobody else uses.
+
+    `settings` are for code under test, `env` the same as `DELTASYNC_*` for subprocesses.
+    The service's roles do not exist yet: `source setup` and `replica setup` create them.
+    """
+
+    name: str
+    settings: Settings
+    env: dict[str, str]
+    source_admin: str
+    replica_admin: str
+
+
+def pytest_sessionstart() -> None:
+    # A stack that the developer works with must not leak into the tests, nor they into it.
+    for name in [n for n in os.environ if n.startswith("DELTASYNC_") and not n.startswith(GIVEN)]:
+        del os.environ[name]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.section(f"NOT RUN on this machine: {len(skipped)} skipped", red=True, bold=True)
+        for report in skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            terminalreporter.line(f"{report.nodeid}: {reason}")
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Addresses]:
+    """The embedded servers, or those that `DELTASYNC_TEST_*` name (all four, then)."""
+    names = ("SOURCE_ADMIN_DSN", "REPLICA_ADMIN_DSN", "KAFKA_BOOTSTRAP", "CONNECT_URL")
+    given = [os.environ[GIVEN + name] for name in names if GIVEN + name in os.environ]
+    if 0 < len(given) < len(names):
+        pytest.fail(f"Give all of {', '.join(GIVEN + name for name in names)}, or none.")
+    if given:
+        source, replica, kafka, connect = given
+        yield Addresses(source, replica, kafka, connect, secrets=None)
+        return
+    _end_abandoned()
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
+    folder.chmod(0o711)
+    with states.locked(folder):
+        found = Servers(folder, states.load_or_make(folder))
+        try:
+            found.start()
+            found.connect.wait()
+            secret_folder = folder / "connect" / "secrets"
+            yield Addresses(
+                found.source.dsn(), found.replica.dsn(), found.kafka.bootstrap, found.connect.url, secret_folder
+            )
+        finally:
+            stop(folder, states.PARTS, at_once=True)
+            states.remove(folder)
+
+
+def _end_abandoned() -> None:
+    """End the servers of sessions that were killed: nobody holds their lock."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
+        with suppress(OSError), (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stop(folder, states.PARTS, at_once=True)
+            states.remove(folder)
+
+
+@pytest.fixture
+def pipeline(servers: Addresses) -> Iterator[Pipeline]:
+    """Databases, roles, topics and a connector's name of this test's own, removed after it."""
+    name = f"t_{secrets.token_hex(5)}"
+    source_admin, replica_admin = (
+        _new_database(admin, name) for admin in (servers.source_admin, servers.replica_admin)
+    )
+    password = secrets.token_hex(8)
+    source, replica = (make_conninfo(dsn, user=name, password=password) for dsn in (source_admin, replica_admin))
+    settings = {
+        "pipeline": name,
+        "unavailable_value": f"unavailable_{secrets.token_hex(12)}",
+        "source": {"dsn": source, "admin_dsn": source_admin, "schemas": ("shop",)},
+        "replica": {"dsn": replica, "admin_dsn": replica_admin},
+        "kafka": {"bootstrap": servers.kafka},
+        "connect": {"url": servers.connect, "source_password": _kept(servers.secrets, name, password)},
+        "monitor": {"url": "http://127.0.0.1:0"},
+    }
+    yield Pipeline(name, Settings.model_validate(settings), _environment(settings), source_admin, replica_admin)
+    _remove_connector(servers.connect, f"{name}-source")
+    _drop_slots(source_admin, name)
+    for admin, database in ((servers.source_admin, source_admin), (servers.replica_admin, replica_admin)):
+        _drop_database(admin, str(conninfo_to_dict(database)["dbname"]), role=name)
+    _drop_topics(servers.kafka, name)
+
+
+def _kept(folder: Path | None, name: str, password: str) -> str:
+    if folder is None:
+        return password
+    file = folder / f"{name}.properties"
+    file.write_text(f"password={password}\n")
+    return f"${{file:{file}:password}}"
+
+
+def _environment(settings: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        entries = {f"{name}_{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+        for key, inner in entries.items():
+            found[f"DELTASYNC_{key}".upper()] = inner if isinstance(inner, str) else json.dumps(inner)
+    return found
+
+
+def _new_database(admin: str, name: str) -> str:
+    with psycopg.connect(admin, autocommit=True) as connection:
+        # Source and replica may be databases of one server.
+        taken = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone()
+        database = f"{name}_replica" if taken else name
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+    return make_conninfo(admin, dbname=database)
+
+
+def _drop_slots(admin: str, name: str) -> None:
+    """Drop the slots of a database; whoever streams from one is disconnected."""
+    with psycopg.connect(admin, autocommit=True) as connection:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            connection.execute(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                " WHERE database = current_database() AND active"
+            )
+            try:
+                connection.execute(
+                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                    " WHERE database = current_database()"
+                )
+            except psycopg.errors.ObjectInUse:
+                continue
+            return
+    pytest.fail(f"The slots of the database {name} stay in use.")
+
+
+def _drop_database(admin: str, database: str, role: str) -> None:
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+        with suppress(psycopg.errors.DependentObjectsStillExist):
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
+
+
+def _remove_connector(connect: str, name: str) -> None:
+    with httpx.Client(base_url=connect, timeout=30) as client:
+        if client.get(f"/connectors/{name}").status_code == httpx.codes.OK:
+            client.delete(f"/connectors/{name}")
+
+
+def _drop_topics(bootstrap: str, prefix: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    topics = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(f"{prefix}.")]
+    if topics:
+        for future in admin.delete_topics(topics).values():
+            future.result(timeout=10)

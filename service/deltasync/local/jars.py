@@ -47,21 +47,26 @@ def ensure() -> Jars:
     Blocks: 0.1 s where all is there (no network is used), else the time of a 61 MB download.
     Raises PartError for a jar that cannot be fetched or is not the one that was pinned.
     """
-    text = resources.files(__package__).joinpath("jars.toml").read_text()
+    text = pins()
     home = cache_folder() / "jars" / hashlib.sha256(text.encode()).hexdigest()[:12]
     jars = Jars(home / "kafka", home / "plugins")
-    pins = [
+    wanted = [
         _Pin(coordinate, sha256, folder / _file_name(coordinate))
         for group, folder in (("kafka", jars.kafka), ("debezium", jars.plugins / "debezium"))
         for coordinate, sha256 in tomllib.loads(text)[group].items()
     ]
-    for folder in {pin.path.parent for pin in pins}:
+    for folder in {pin.path.parent for pin in wanted}:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_strangers(folder, {pin.path for pin in pins})
-    missing = [pin for pin in pins if not _is_right(pin.path, pin.sha256)]
+        _remove_strangers(folder, {pin.path for pin in wanted})
+    missing = [pin for pin in wanted if not _is_right(pin.path, pin.sha256)]
     if missing:
         _fetch_all(missing, home)
     return jars
+
+
+def pins() -> str:
+    """The text of `jars.toml`."""
+    return resources.files(__package__).joinpath("jars.toml").read_text()
 
 
 def _file_name(coordinate: str) -> str:

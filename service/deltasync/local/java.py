@@ -22,6 +22,8 @@ logger.3.name = kafka.server.KafkaRaftServer
 logger.3.level = info
 logger.4.name = org.apache.kafka.connect.runtime.WorkerSourceTask
 logger.4.level = warn
+logger.5.name = org.apache.kafka.connect.runtime.rest.RestServer
+logger.5.level = warn
 """
 # 300 MB are in use under load; more would only delay the collector.
 _HEAP_MB = 512

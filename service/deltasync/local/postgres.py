@@ -115,6 +115,8 @@ class PostgresServer:
             ["/bin/sh", "-c", script, self.process.name, str(installation.bin), str(self.port)],
             user=installation.user,
             group=installation.group,
+            # Neither PG… variables of this shell, nor a PATH that the other user may not search.
+            env={"PATH": os.defpath},
         )
 
     def wait(self) -> None:

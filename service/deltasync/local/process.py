@@ -47,10 +47,10 @@ class Process:
         group: int | None = None,
         env: dict[str, str] | None = None,
     ) -> None:
-        """Start the process; it goes on when the launcher ends. The log is begun anew."""
+        """Start the process; it goes on when the launcher ends. Its output is added to the log."""
         for file in (self.log, self._pid_file):
             file.parent.mkdir(mode=0o700, exist_ok=True)
-        with self._pid_file.open("wb") as pid_file, self.log.open("wb") as log:
+        with self._pid_file.open("wb") as pid_file, self.log.open("ab") as log:
             _children_here[self._pid_file] = subprocess.Popen(  # noqa: S603 - the parts of the stack, by absolute paths
                 ["/bin/sh", "-c", _SHELL, self.name, *command],
                 stdin=pid_file,
@@ -135,12 +135,13 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 def _left_after(family: list[psutil.Process], grace_s: float) -> list[psutil.Process]:
     deadline = time.monotonic() + grace_s
-    while (left := [p for p in family if _runs(p)]) and time.monotonic() < deadline:
+    while (left := [p for p in family if runs(p)]) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     return left
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that only waits to be reaped has."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

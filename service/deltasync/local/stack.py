@@ -57,70 +57,50 @@ class Applier:
             return False
 
 
+def _silent(_doing: str) -> None:
+    pass
+
+
 class Stack:
     """The stack whose state is in `folder`. Every method may be called from any process, at any time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
 
-    def up(self, tell: Callable[[str], None] = lambda _: None) -> None:
+    def up(self, tell: Callable[[str], None] = _silent, fill: Callable[[dict[str, str]], None] | None = None) -> None:
         """Start what does not run: all of a new stack, or what has died of an old one. Idempotent.
 
-        `tell` hears what is being done. Raises PartError for a part that does not start; whatever ends
-        this method early, what it has started is ended again.
+        `tell` hears what is being done. `fill` is called with the settings (as in `env`) when the databases
+        answer, before the source is set up for capture. Raises PartError for a part that does not start;
+        whatever ends this method early, what it has started is ended again.
         """
         with states.locked(self.folder):
             state = states.load_or_make(self.folder)
             servers = Servers(self.folder, state)
             try:
-                self._up(servers, state, tell)
+                tell("Starting PostgreSQL (source and replica), Kafka and Connect")
+                servers.start()
+                servers.source.create_database(DATABASE, schema=SCHEMA)
+                servers.replica.create_database(DATABASE)
+                servers.connect.keep_secret("source", state.source_password)
+                env = environment(servers, state)
+                if fill is not None:
+                    fill(env)
+                self._start_pipeline(servers, env, tell)
             except BaseException:
                 servers.undo()
                 raise
 
-    def _up(self, servers: Servers, state: State, tell: Callable[[str], None]) -> None:
-        tell("starting PostgreSQL (source, replica), Kafka and Connect")
-        servers.start()
-        servers.source.create_database(DATABASE, schema=SCHEMA)
-        servers.replica.create_database(DATABASE)
-        env = environment(servers, state)
-        servers.connect.keep_secret("source", state.source_password)
-        tell("setting up source and replica")
-        self._step(env, "source", "setup")
-        self._step(env, "replica", "setup")
+    def _start_pipeline(self, servers: Servers, env: dict[str, str], tell: Callable[[str], None]) -> None:
+        tell("Setting up source and replica")
+        _run(env, "source", "setup")
+        _run(env, "replica", "setup")
         servers.connect.wait()
-        tell("applying the connector")
-        self._step(env, "connectors", "apply")
-        tell("starting the applier")
+        tell("Applying the connector, starting the applier")
+        _run(env, "connectors", "apply")
         applier = Applier("applier", self.folder, env["DELTASYNC_MONITOR_URL"])
         servers.start_part(applier, lambda: applier.start(env))
         applier.wait()
-
-    def _step(self, env: dict[str, str], *arguments: str) -> None:
-        shown = " ".join(["deltasync", *arguments])
-        try:
-            done = subprocess.run(  # noqa: S603 - our own commands
-                [*_deltasync(), *arguments],
-                env=child_environment(env),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=_STEP_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise PartError(
-                f"`{shown}` has not ended after {_STEP_TIMEOUT_S:.0f} s.",
-                remedy="`deltasync local logs` shows what its servers did meanwhile.",
-            ) from None
-        if done.returncode != 0:
-            said = "\n".join(done.stdout.splitlines()[-15:])
-            raise PartError(
-                f"`{shown}` failed with exit code {done.returncode}:\n{said}",
-                remedy="Do what it says, then run `deltasync local up` again.",
-            )
 
     def down(self, *, remove: bool = True) -> None:
         """End every process of the stack, and remove its data unless `remove` is false. Idempotent."""
@@ -189,6 +169,33 @@ def environment(servers: Servers, state: State) -> dict[str, str]:
 
 def _monitor_url(state: State) -> str:
     return f"http://127.0.0.1:{state.ports.monitor}"
+
+
+def _run(env: dict[str, str], *arguments: str) -> None:
+    shown = " ".join(["deltasync", *arguments])
+    try:
+        done = subprocess.run(  # noqa: S603 - our own commands
+            [*_deltasync(), *arguments],
+            env=child_environment(env),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_STEP_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise PartError(
+            f"`{shown}` has not ended after {_STEP_TIMEOUT_S:.0f} s.",
+            remedy="`deltasync local logs` shows what its servers did meanwhile.",
+        ) from None
+    if done.returncode != 0:
+        said = "\n".join(done.stdout.splitlines()[-15:])
+        raise PartError(
+            f"`{shown}` failed with exit code {done.returncode}:\n{said}",
+            remedy="Do what it says, then run `deltasync local up` again.",
+        )
 
 
 def _deltasync() -> list[str]:

@@ -53,12 +53,12 @@ def unsupported(table: Table) -> list[str]:
 
 
 def _problem(column: Column, *, key: bool) -> str | None:
-    if not column.generated and not _carried(column, CARRIED):
+    if column.generated:
+        return f"column {column.name}: a generated column is not carried as a key" if key else None
+    if not _carried(column, CARRIED):
         return f"column {column.name}: the type {column.sql_type} is not carried exactly"
     if key and not _carried(column, CARRIED_AS_KEY):
         return f"column {column.name}: the type {column.sql_type} is not carried as a key"
-    if key and column.generated:
-        return f"column {column.name}: a generated column is not carried as a key"
     if key and not column.collation_exact:
         return f"column {column.name}: its collation holds different texts for equal in the key"
     return None

@@ -23,31 +23,29 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
   WITH col AS (
     SELECT c ->> 'name' AS name,
            c ->> 'sql_type' AS sql_type,
-           c ? 'domain' AS domain,
-           c ? 'labels' AND NOT c ? 'element' AND NOT c ? 'domain' AS enum,
-           coalesce((c ->> 'collation_exact')::boolean, true) AS collation_exact,
+           c ? 'generated' AS generated,
            coalesce($1 -> 'primary_key' ? (c ->> 'name'), false) AS key,
-           CASE WHEN c #>> '{type,schema}' = 'pg_catalog' THEN c #>> '{type,name}' END AS type,
-           c ? 'generated' AS generated
+           coalesce((c ->> 'collation_exact')::boolean, true) AS collation_exact,
+           CASE WHEN c ? 'domain' THEN NULL
+                WHEN c ? 'labels' AND NOT c ? 'element' THEN true
+                ELSE t.as_key END AS as_key
       FROM jsonb_array_elements($1 -> 'columns') c
+      LEFT JOIN deltasync.carried_type t
+        ON t.name = c #>> '{type,name}' AND c #>> '{type,schema}' = 'pg_catalog'
   ), problem (place, text) AS (
     SELECT 1, format('the column names %s differ only by case', string_agg(name, ', ' ORDER BY name COLLATE "C"))
       FROM col GROUP BY lower(name) HAVING count(*) > 1
     UNION ALL
     SELECT 2, 'it has no column whose value travels' FROM col HAVING count(*) FILTER (WHERE NOT generated) = 0
     UNION ALL
-    SELECT 3, format('column %s: the type %s is not carried exactly', name, sql_type)
+    SELECT 3, format('column %s: ', name)
+              || CASE WHEN generated AND key THEN 'a generated column is not carried as a key'
+                      WHEN generated THEN NULL
+                      WHEN as_key IS NULL THEN format('the type %s is not carried exactly', sql_type)
+                      WHEN key AND NOT as_key THEN format('the type %s is not carried as a key', sql_type)
+                      WHEN key AND NOT collation_exact THEN 'its collation holds different texts for equal in the key'
+                 END
       FROM col
-     WHERE NOT generated AND NOT enum
-       AND (domain OR NOT EXISTS (SELECT FROM deltasync.carried_type t WHERE t.name = col.type))
-    UNION ALL
-    SELECT 4, format('column %s: the type %s is not carried as a key', name, sql_type)
-      FROM col
-     WHERE key AND NOT enum AND NOT domain
-       AND EXISTS (SELECT FROM deltasync.carried_type t WHERE t.name = col.type AND NOT t.as_key)
-    UNION ALL
-    SELECT 5, format('column %s: its collation holds different texts for equal in the key', name)
-      FROM col WHERE key AND NOT collation_exact
   )
   SELECT string_agg(text, '; ' ORDER BY place, text COLLATE "C") FROM problem
 $body$;
@@ -119,7 +117,9 @@ DECLARE
 BEGIN
   DELETE FROM deltasync.known_table k WHERE k.relation = forget.relation RETURNING k.* INTO known;
   IF known.relation IS NOT NULL AND NOT EXISTS (
-       SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       SELECT FROM pg_class c
+         JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN deltasync.captured_schema s ON s.name = n.nspname
         WHERE n.nspname = known.schema_name AND c.relname = known.table_name AND NOT c.relispartition) THEN
     INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, captured)
     VALUES ('drop', forget.tag, known.schema_name, known.table_name, false);
@@ -296,7 +296,11 @@ BEGIN
     END;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
-  PERFORM deltasync.log_hole(tg_tag, NULL, SQLSTATE);
+  BEGIN
+    PERFORM deltasync.log_hole(tg_tag, NULL, SQLSTATE);
+  EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'deltasync is damaged and logged nothing (SQLSTATE %)', SQLSTATE;
+  END;
 END
 $body$;
 
@@ -323,7 +327,11 @@ BEGIN
     END;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
-  PERFORM deltasync.log_hole(tg_tag, NULL, SQLSTATE);
+  BEGIN
+    PERFORM deltasync.log_hole(tg_tag, NULL, SQLSTATE);
+  EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'deltasync is damaged and logged nothing (SQLSTATE %)', SQLSTATE;
+  END;
 END
 $body$;
 

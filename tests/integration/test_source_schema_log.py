@@ -1,0 +1,239 @@
+"""The event triggers on the source: what DDL logs and publishes, and that it never fails because of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+from tests.integration.shop import Source
+
+from deltasync.postgres.catalog import describe_tables
+from deltasync.postgres.connect import connect
+from deltasync.postgres.types import unsupported
+
+TYPES = """
+    bool bytea date float4 float8 int2 int4 int8 json jsonb numeric text time timestamp timestamptz uuid varchar(9)
+    char(9) name money interval timetz inet oid varbit xml point int4range tsvector shop.status shop.positive shop.pair
+    text[] varchar(3)[] int4[] int8[] uuid[] int2[] numeric[] bool[] date[] jsonb[] shop.status[]
+"""
+
+
+def test_rows_of_the_transaction_that_creates_the_table_travel(source: Source) -> None:
+    source.setup()
+    source.make_slot()
+    with source.admin.transaction():
+        source.admin.execute("CREATE TABLE shop.fresh (id int PRIMARY KEY, t text)")
+        source.admin.execute("INSERT INTO shop.fresh VALUES (1, 'a'), (2, 'b')")
+        source.admin.execute("UPDATE shop.fresh SET t = 'c' WHERE id = 1")
+
+    assert source.decoded() == [
+        ("I", "deltasync.schema_log"),
+        ("I", "shop.fresh"),
+        ("I", "shop.fresh"),
+        ("U", "shop.fresh"),
+    ]
+    assert source.newest("fresh") == ("ddl", True, True, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "ddl"),
+    [
+        ("copied", "CREATE TABLE shop.copied AS SELECT 1 AS id; ALTER TABLE shop.copied ADD PRIMARY KEY (id)"),
+        ("keyless", "INSERT INTO shop.keyless VALUES (1); ALTER TABLE shop.keyless ADD PRIMARY KEY (a)"),
+        (
+            "moved",
+            """CREATE TABLE public.moved (id int PRIMARY KEY); INSERT INTO public.moved VALUES (1);
+               ALTER TABLE public.moved SET SCHEMA shop""",
+        ),
+        ("client", "ALTER TABLE shop.customer RENAME TO client"),
+    ],
+)
+def test_a_table_that_joins_with_rows_is_incomplete(source: Source, name: str, ddl: str) -> None:
+    source.setup()
+    source.make_slot()
+    source.admin.execute(ddl)
+
+    assert source.newest(name) == ("ddl", True, False, None)
+    source.admin.execute(f"ALTER TABLE shop.{name} ADD COLUMN more int")
+    assert source.newest(name) == ("ddl", True, False, None)  # still owed
+
+
+def test_before_the_slot_exists_no_rows_are_owed(source: Source) -> None:
+    source.setup()
+    source.admin.execute("INSERT INTO shop.keyless VALUES (1); ALTER TABLE shop.keyless ADD PRIMARY KEY (a)")
+
+    assert source.newest("keyless") == ("ddl", True, True, None)
+
+
+def test_renamed_moved_out_and_dropped_tables_are_logged_as_gone(source: Source) -> None:
+    source.setup()
+    source.admin.execute("ALTER TABLE shop.customer RENAME TO client")
+    assert source.newest("customer")[0] == "drop"
+    source.admin.execute("CREATE SCHEMA attic; ALTER TABLE shop.client SET SCHEMA attic")
+    assert source.newest("client")[0] == "drop"
+    source.admin.execute('DROP TABLE shop."Order Line"')
+    assert source.newest("Order Line")[0] == "drop"
+    assert source.published() == {"visit"}
+
+
+def test_changes_of_columns_and_of_their_types_are_logged(source: Source) -> None:
+    source.setup()
+
+    def logged(ddl: str) -> dict[str, Any]:
+        before = len(source.log("customer"))
+        source.admin.execute(ddl)
+        assert len(source.log("customer")) == before + 1, ddl
+        query = "SELECT description FROM deltasync.schema_log WHERE table_name = 'customer' ORDER BY id DESC LIMIT 1"
+        row = source.admin.execute(query).fetchone()
+        assert row is not None
+        return {c["name"]: c for c in row[0]["columns"]}
+
+    assert "born" in logged("ALTER TABLE shop.customer ADD COLUMN born date")
+    assert "birthday" in logged("ALTER TABLE shop.customer RENAME COLUMN born TO birthday")
+    assert logged("ALTER TABLE shop.customer ALTER COLUMN birthday TYPE text")["birthday"]["sql_type"] == "text"
+    assert logged("ALTER TYPE shop.status ADD VALUE 'sent'")["status"]["labels"] == ["new", "paid", "sent"]
+    assert "tags" not in logged("ALTER TABLE shop.customer DROP COLUMN tags")
+    assert "status" not in logged("DROP TYPE shop.status CASCADE")
+    before = source.log("customer")
+    source.admin.execute("ALTER TABLE shop.customer ALTER COLUMN name SET STATISTICS 10")
+    source.admin.execute("CREATE INDEX ON shop.customer (name)")
+    assert source.log("customer") == before  # nothing that a description holds
+
+
+def test_a_column_that_cannot_be_carried_is_named_while_the_table_stays(source: Source) -> None:
+    source.setup()
+    source.admin.execute("ALTER TABLE shop.customer ADD COLUMN budget money")
+
+    event, captured, _, reason = source.newest("customer")
+    assert (event, captured) == ("ddl", True)
+    assert reason == "column budget: the type money is not carried exactly"
+    source.admin.execute("CREATE TABLE shop.price (id int PRIMARY KEY, amount money)")
+    assert source.newest("price") == ("ddl", False, None, "column amount: the type money is not carried exactly")
+
+
+def test_a_table_that_loses_its_key_leaves_so_that_the_application_can_go_on(source: Source) -> None:
+    source.setup()
+    source.admin.execute("ALTER TABLE shop.customer DROP CONSTRAINT customer_pkey")
+
+    assert source.newest("customer") == ("ddl", False, None, "no primary key")
+    source.admin.execute("UPDATE shop.customer SET name = 'second'")
+    source.admin.execute("ALTER TABLE shop.customer ADD PRIMARY KEY (id)")
+    assert source.newest("customer")[:2] == ("ddl", True)
+
+
+def test_partitions_travel_as_their_root(source: Source) -> None:
+    source.setup()
+    source.make_slot()
+    source.admin.execute("""
+        CREATE TABLE shop.visit_2021 PARTITION OF shop.visit FOR VALUES FROM ('2021-01-01') TO ('2022-01-01');
+        INSERT INTO shop.visit VALUES (1, '2021-05-05');
+    """)
+    assert source.log("visit_2021") == []
+    assert source.decoded() == [("I", "shop.visit")]
+
+    source.admin.execute("ALTER TABLE shop.visit DETACH PARTITION shop.visit_2021")
+    assert source.newest("visit_2021") == ("ddl", True, False, None)
+    source.admin.execute(
+        "ALTER TABLE shop.visit ATTACH PARTITION shop.visit_2021 FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')"
+    )
+    assert source.newest("visit_2021")[0] == "drop"
+    assert source.newest("visit") == ("ddl", True, False, None)
+
+
+def test_other_tables_are_none_of_our_business(source: Source) -> None:
+    source.setup()
+    before = source.admin.execute("SELECT count(*) FROM deltasync.schema_log").fetchone()
+    source.admin.execute("""
+        CREATE TEMP TABLE passing (id int PRIMARY KEY); ALTER TABLE passing ADD COLUMN a int; DROP TABLE passing;
+        CREATE TABLE public.other (id int PRIMARY KEY); ALTER TABLE public.other RENAME TO another;
+        DROP TABLE public.another; CREATE VIEW shop.names AS SELECT name FROM shop.customer; DROP VIEW shop.names;
+    """)
+    source.admin.execute("BEGIN; CREATE TABLE shop.undone (id int PRIMARY KEY); ROLLBACK")
+
+    assert source.admin.execute("SELECT count(*) FROM deltasync.schema_log").fetchone() == before
+
+
+def test_ddl_of_a_role_without_rights_and_of_a_session_in_replica_role_is_logged(source: Source) -> None:
+    source.setup()
+    role = f"{source.settings.pipeline}_app"
+    source.admin.execute(f"CREATE ROLE {role}; GRANT CREATE, USAGE ON SCHEMA shop TO {role}")
+    source.admin.execute(f"SET ROLE {role}; CREATE TABLE shop.by_app (id int PRIMARY KEY); RESET ROLE")
+    source.admin.execute("SET session_replication_role = replica; CREATE TABLE shop.restored (id int PRIMARY KEY)")
+    source.admin.execute("RESET session_replication_role")
+
+    assert {"by_app", "restored"} <= source.published()
+    source.admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert source.newest("by_app")[0] == "drop"
+
+
+@pytest.mark.parametrize(
+    "breakage",
+    [
+        "DROP PUBLICATION {pipeline}",
+        "ALTER TABLE deltasync.captured_schema RENAME TO gone",
+        "DROP FUNCTION deltasync.describe(oid)",
+        "DROP TABLE deltasync.schema_log",
+        "DROP FUNCTION deltasync.touched(), deltasync.log_hole(text, oid, text)",
+    ],
+)
+def test_whatever_breaks_in_our_trigger_the_ddl_goes_through(source: Source, breakage: str) -> None:
+    source.setup()
+    source.admin.execute(breakage.format(pipeline=source.settings.publication))
+    warnings: list[str] = []
+    source.admin.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
+    source.admin.execute("CREATE TABLE shop.anyway (id int PRIMARY KEY); INSERT INTO shop.anyway VALUES (1)")
+    source.admin.execute("DROP TABLE shop.anyway; DROP TABLE shop.customer")
+
+    assert any("deltasync" in warning for warning in warnings)
+    assert source.admin.execute("SELECT to_regclass('shop.customer')").fetchone() == (None,)
+
+
+def test_a_hole_is_logged_by_code_alone_and_filled_by_the_next_setup(source: Source) -> None:
+    source.setup()
+    source.admin.execute(f"DROP PUBLICATION {source.settings.publication}")
+    source.admin.execute("CREATE TABLE shop.missed (id int PRIMARY KEY)")
+    assert source.log("missed") == [("hole", None, None, "42704")]
+    source.setup()
+
+    assert source.newest("missed") == ("announce", True, True, None)
+
+
+def test_ddl_waits_no_longer_than_a_moment_for_another_that_holds_the_publication(source: Source) -> None:
+    source.setup()
+    with psycopg.connect(source.settings.source.admin_conninfo() or "") as other:
+        other.execute("CREATE TABLE shop.slow (id int PRIMARY KEY)")
+        source.admin.execute("SET statement_timeout = '20s'")
+        source.admin.execute("CREATE TABLE shop.quick (id int PRIMARY KEY)")
+
+    assert source.newest("quick") == ("hole", None, None, "55P03")
+    assert source.newest("slow") == ("ddl", True, True, None)
+
+
+def test_the_database_and_the_code_refuse_the_same_types(source: Source) -> None:
+    source.setup()
+    types = [*TYPES.split(), 'text COLLATE shop."folded"']
+    source.admin.execute("CREATE DOMAIN shop.positive AS int CHECK (VALUE > 0); CREATE TYPE shop.pair AS (a int)")
+    try:
+        source.admin.execute("CREATE COLLATION shop.folded (provider=icu, locale='und', deterministic=false)")
+    except psycopg.errors.FeatureNotSupported:
+        types.pop()  # this build has no ICU
+    for number, type_ in enumerate(types):
+        source.admin.execute(f"CREATE TABLE shop.value_{number} (id int PRIMARY KEY, v {type_})")
+        try:
+            source.admin.execute(f"CREATE TABLE shop.key_{number} (id {type_} PRIMARY KEY)")
+        except psycopg.errors.UndefinedObject:
+            continue  # no operator class: it cannot be a key
+    source.admin.execute('CREATE TABLE shop.cases (id int PRIMARY KEY, a int, "A" int)')
+    computed = "int4range GENERATED ALWAYS AS (int4range(id, id)) STORED"
+    source.admin.execute(f"CREATE TABLE shop.computed (id int PRIMARY KEY, c {computed})")
+    source.admin.execute(f"CREATE TABLE shop.computed_key (id int, c {computed} PRIMARY KEY)")
+
+    with connect(source.settings.source.admin_conninfo() or "", name="test") as admin:
+        tables = [table for table in describe_tables(admin, ["shop"]) if table.primary_key]
+        for table in tables:
+            row = admin.execute("SELECT deltasync.unsupported(%s)", [Jsonb(table.to_value())]).fetchone()
+            assert row is not None
+            assert sorted((row[0] or "").split("; ")) == sorted(unsupported(table) or [""]), table.name
+    assert len(tables) > 2 * len(types) - 10

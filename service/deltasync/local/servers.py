@@ -53,10 +53,9 @@ class Servers:
         self.start_part(self.kafka, lambda: self.kafka.start(found.kafka))
         self.start_part(self.source, lambda: self.source.start(installation))
         self.start_part(self.replica, lambda: self.replica.start(installation))
-        self.kafka.wait()
+        for part in (self.source, self.replica, self.kafka):
+            part.wait()
         self.start_part(self.connect, lambda: self.connect.start(found))
-        self.source.wait()
-        self.replica.wait()
 
     def start_part(self, part: Part, start: Callable[[], None]) -> None:
         """Start a part that does not run, and remember that it was started here."""

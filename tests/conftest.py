@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psycopg
@@ -24,6 +24,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from deltasync.local import state as states
 from deltasync.local.servers import Servers, stop
 from deltasync.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.flow import Flow
 
 GIVEN = "DELTASYNC_TEST_"
 _FOLDERS = "deltasync-test-"
@@ -174,6 +177,7 @@ def _drop_slots(admin: str, name: str) -> None:
                     " WHERE database = current_database()"
                 )
             except psycopg.errors.ObjectInUse:
+                time.sleep(0.05)
                 continue
             return
     pytest.fail(f"The slots of the database {name} stay in use.")
@@ -194,7 +198,17 @@ def _remove_connector(connect: str, name: str) -> None:
 
 def _drop_topics(bootstrap: str, prefix: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    topics = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(f"{prefix}.")]
+    topics = [topic for topic in admin.list_topics(timeout=10).topics if prefix in topic.split(".")]
     if topics:
         for future in admin.delete_topics(topics).values():
             future.result(timeout=10)
+
+
+@pytest.fixture
+def flow(pipeline: Pipeline, tmp_path: Path) -> Iterator[Flow]:
+    """A pipeline to set up and run; its workers end with the test."""
+    from tests.flow import Flow  # noqa: PLC0415 - it needs this module
+
+    found = Flow(pipeline, tmp_path)
+    yield found
+    found.close()

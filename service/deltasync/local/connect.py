@@ -26,7 +26,7 @@ class ConnectWorker:
 
     def keep_secret(self, name: str, value: str) -> str:
         """Store a password where only the worker reads it, and return what a connector says instead of it."""
-        self._secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_folders()
         file = self._secrets / f"{name}.properties"
         file.touch(mode=0o600)
         file.write_text(java.properties({"password": value}))
@@ -38,7 +38,7 @@ class ConnectWorker:
 
     def start(self, jars: Jars) -> None:
         """Start the worker; the broker must take connections. Does not wait."""
-        self._secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_folders()
         settings = self._folder / "worker.properties"
         settings.write_text(java.properties(self._settings(jars.plugins)))
         main = "org.apache.kafka.connect.cli.ConnectDistributed"
@@ -54,6 +54,10 @@ class ConnectWorker:
             return httpx.get(f"{self.url}/connectors", timeout=2).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
+
+    def _make_folders(self) -> None:
+        for folder in (self._folder, self._secrets):
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def _settings(self, plugins: Path) -> dict[str, str]:
         json = "org.apache.kafka.connect.json.JsonConverter"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import uuid
+import secrets
 from pathlib import Path
 from shlex import join
 
@@ -34,9 +33,8 @@ class KafkaServer:
             return join(java.command(main, *arguments, class_path=class_path, folder=self._folder))
 
         # `format` writes meta.properties last, and --ignore-formatted lets a second start pass.
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         meta = join([str(self._folder / "data" / "meta.properties")])
-        storage = run("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(settings))
+        storage = run("kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(settings))
         broker = run("kafka.Kafka", str(settings))
         self.process.spawn(["/bin/sh", "-c", f"[ -e {meta} ] || {storage} || exit 1; exec {broker}"])
 
@@ -73,3 +71,8 @@ class KafkaServer:
             "share.coordinator.state.topic.num.partitions": "5",
             "group.initial.rebalance.delay.ms": "0",
         }
+
+
+def cluster_id() -> str:
+    """A new cluster's id: 16 bytes in Base64 that do not begin with a dash, which would be read as an option."""
+    return "A" + secrets.token_urlsafe(16)[1:]

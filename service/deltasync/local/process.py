@@ -94,12 +94,13 @@ class Process:
         )
 
     def tail(self, lines: int = _LOG_LINES) -> str:
-        """The last lines of the log."""
+        """The last lines of the log, without the frames of Java's stack traces: the cause stands above them."""
         try:
             text = self.log.read_text(errors="replace")
         except FileNotFoundError:
             return "(there is no log)"
-        return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"
+        said = [line for line in text.splitlines() if not line.startswith("\tat ")]
+        return "\n".join(said[-lines:]) or "(the log is empty)"
 
     def stop(self, first: signal.Signals, grace_s: float = 10.0) -> None:
         """End the process and its children: with `first`, and what is left after `grace_s` with SIGKILL. Idempotent."""

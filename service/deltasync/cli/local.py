@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from deltasync.cli import output
 from deltasync.errors import SettingsError
@@ -44,6 +44,7 @@ def up(state: State = _HERE) -> None:
     stack = _stack(state)
     stack.up(lambda doing: output.stderr.print(f"{doing} …"))
     _show_status(stack)
+    output.console.print("`deltasync local env` prints the settings, passwords included.", markup=False)
 
 
 @app.command()
@@ -112,7 +113,7 @@ def _quoted(value: str) -> str:
 
 
 def _show_status(stack: Stack) -> None:
-    table = Table("part", "status", "address", "pid")
+    table = Table("part", "status", Column("address", overflow="fold"), "pid", box=None)
     for part in stack.status():
         color = {"running": "green", "starting": "yellow", "down": "red"}[part.status]
         table.add_row(part.part, f"[{color}]{part.status}[/]", part.address, str(part.pid or ""))

@@ -77,6 +77,11 @@ def install(home: Path) -> Installation:
 
     Where that user cannot enter the folder of the programs, `home` gets a copy of them.
     """
+    if not home.is_dir():
+        raise PartError(
+            f"The folder {home} with the data of source and replica is gone.",
+            remedy="Remove what is left and start anew: `deltasync local down`, then `deltasync local up`.",
+        )
     bundled = _bundled()
     if os.geteuid() != 0:
         return Installation(bundled / "bin", home)

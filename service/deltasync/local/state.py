@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -17,10 +18,11 @@ from deltasync.errors import RefusedError, UnreachableError
 from deltasync.local import postgres
 
 _FILE = "state.json"
+_NEW = "state.json.new"
 _LOCK = "lock"
 # All that a stack puts into its folder, so that `down` removes this and nothing else.
 PARTS = ("source", "replica", "kafka", "connect", "applier")
-_CONTENTS = {*PARTS, _FILE, _LOCK, "logs", "run", "programs"}
+_CONTENTS = {*PARTS, _FILE, _NEW, _LOCK, "logs", "run", "programs"}
 # Below the range that systems take client ports from, so that no connection occupies the port of a part
 # that is down for a moment.
 _PORTS = range(15_000, 32_000)
@@ -74,7 +76,7 @@ def load_or_make(folder: Path) -> State:
             unavailable_value=f"unavailable_{secrets.token_hex(12)}",
             postgres_home=str(postgres.choose_home(folder)),
         )
-        new = folder / f"{_FILE}.new"
+        new = folder / _NEW
         new.touch(mode=0o600)
         new.write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=2))
         new.replace(folder / _FILE)
@@ -84,14 +86,7 @@ def load_or_make(folder: Path) -> State:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a stack's folder, made where it is missing. Raises RefusedError where another command holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    strangers = {path.name for path in folder.iterdir()} - _CONTENTS - {f"{_FILE}.new"}
-    if strangers and not (folder / _FILE).exists():
-        raise RefusedError(
-            f"The folder {folder} holds other things than a stack ({min(strangers)}).",
-            remedy="Choose an empty or a new folder with --state.",
-        )
-    with (folder / _LOCK).open("wb") as file:
+    with _lock_file(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -102,15 +97,33 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _lock_file(folder: Path) -> BinaryIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        strangers = {path.name for path in folder.iterdir()} - _CONTENTS
+        if strangers and not (folder / _FILE).exists():
+            raise RefusedError(
+                f"The folder {folder} holds other things than a stack ({min(strangers)}).",
+                remedy="Choose an empty or a new folder with --state.",
+            )
+        return (folder / _LOCK).open("wb")
+    except OSError as error:
+        raise RefusedError(
+            f"The folder {folder} cannot be used: {error.strerror}.",
+            remedy="Choose a folder of your own with --state, or run the command as the user who started the stack.",
+        ) from error
+
+
 def remove(folder: Path) -> None:
     """Remove what a stack put into its folder, and the folder where that leaves it empty (hold the lock)."""
     with suppress(UnreachableError):
         known = load(folder)
         if known is not None and Path(known.postgres_home) != folder:
             _remove_tree(Path(known.postgres_home))
-    for name in sorted(_CONTENTS - {_FILE, _LOCK}):
+    files = (_FILE, _NEW, _LOCK)
+    for name in sorted(_CONTENTS - {*files}):
         _remove_tree(folder / name)
-    for name in (_FILE, f"{_FILE}.new", _LOCK):
+    for name in files:
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()

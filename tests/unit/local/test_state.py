@@ -57,3 +57,9 @@ def test_a_state_that_cannot_be_read_says_so_and_can_be_removed(tmp_path: Path) 
         states.load(folder)
     states.remove(folder)
     assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RefusedError, match="cannot be used"), states.locked(tmp_path / "file"):
+        pass

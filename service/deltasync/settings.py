@@ -176,6 +176,10 @@ class Settings(BaseSettings):
     def publication(self) -> str:
         return self.source.publication or self.pipeline
 
+    @property
+    def connector(self) -> str:
+        return f"{self.pipeline}-source"
+
     def variables(self) -> dict[str, str]:
         """What `${DELTASYNC_…}` stands for in a connector's template; passwords are left out.
 
@@ -210,7 +214,7 @@ class Settings(BaseSettings):
                 )
 
 
-def load(**overrides: Any) -> Settings:
+def load(**overrides: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
     """Read `deltasync.toml` (here, or where DELTASYNC_CONFIG says) and the environment.
 
     Raises SettingsError for an unknown key, a wrong type or a file that cannot be read; the error

@@ -1,0 +1,257 @@
+"""`deltasync connectors`: Kafka Connect's connectors, as files say they should be and as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import stamina
+import typer
+from rich.table import Table
+
+from deltasync import settings
+from deltasync.cli import output
+from deltasync.connect import apply as reconciling
+from deltasync.connect import template
+from deltasync.connect.apply import Patience
+from deltasync.connect.client import ConnectClient
+from deltasync.connect.masking import shown
+from deltasync.connect.reconcile import Plan, Step
+from deltasync.connect.status import Condition, Status
+from deltasync.settings import Settings
+
+app = typer.Typer(help="Configure and watch Debezium's connectors in Kafka Connect.", no_args_is_help=True)
+
+Files = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--file", "-f", help="A connector's JSON file, or a folder of them; repeatable. Default: the shipped one."
+    ),
+]
+Name = Annotated[str | None, typer.Argument(help="The connector; without it, PIPELINE-source.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait at most.")]
+
+# Paused and stopped are somebody's decision, not trouble.
+_WELL = {Condition.RUNNING, Condition.PAUSED, Condition.STOPPED}
+_IDLE_REMEDY = (
+    "The connector cannot start its task. Mostly its slot is invalidated: on the source, "
+    "SELECT slot_name, wal_status, invalidation_reason FROM pg_replication_slots; says so, and the worker's log."
+)
+
+
+class FailedPart(msgspec.Struct):
+    """One thing that has failed, as `--json` prints it. `part` is "connector" or "task N"."""
+
+    part: str
+    worker: str
+    error: str
+    cause: str
+    passing: bool
+    remedy: str
+
+
+class Report(msgspec.Struct):
+    """How a connector does, as `--json` prints it."""
+
+    name: str
+    condition: str
+    tasks: dict[int, str]
+    failures: list[FailedPart]
+
+
+@app.callback()
+def root() -> None:
+    """Kafka Connect's connectors."""
+    stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news on a command line
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List every connector of this Connect, and how it does. Example: `deltasync connectors list --json`."""
+    _, client = _open()
+    reports = [_report(status) for status in client.statuses()]
+    if as_json:
+        output.json(reports)
+    else:
+        _print_reports(reports)
+
+
+@app.command()
+def show(name: Name = None) -> None:
+    """Print a connector's settings as Connect holds them, secrets masked, as a file that `apply --file` takes.
+
+    Example: `deltasync connectors show > mine.json`
+    """
+    found, client = _open()
+    name = name or found.connector
+    config = {key: shown(key, value) for key, value in sorted(client.config(name).items()) if key != "name"}
+    output.json({"name": name, "config": config})
+
+
+@app.command()
+def plan(file: Files = None, as_json: AsJson = False) -> None:
+    """Show what `apply` would change. Exit code 0: nothing, 1: something.
+
+    Example: `deltasync connectors plan --file connectors/`
+    """
+    found, client = _open()
+    plans = reconciling.plans(client, template.load(file or [], found.variables()))
+    _print_plans(plans, as_json=as_json)
+    if any(todo.step is not Step.NOTHING for todo in plans):
+        raise typer.Exit(1)
+
+
+@app.command()
+def apply(file: Files = None, timeout: Timeout = 60.0, as_json: AsJson = False) -> None:
+    """Create or change connectors so that they are as their files say, and wait until they run.
+
+    All are validated by Connect before the first is changed; running it again changes nothing. Exit code 1:
+    a connector was refused, has failed or does not run in time.
+
+    Example: `deltasync connectors apply --file mine.json --timeout 120`
+    """
+    found, client = _open()
+    wanted = template.load(file or [], found.variables())
+    before = {connector.name: reconciling.find_status(client, connector.name) for connector in wanted}
+    plans = reconciling.apply(client, wanted)
+    if not as_json:
+        _print_plans(plans)
+    reports = []
+    for todo in plans:
+        changed = todo.step is not Step.NOTHING
+        patience = Patience(timeout) if changed else Patience(timeout, steady_s=0)
+        status = reconciling.wait_running(client, todo.name, patience, before=before[todo.name] if changed else None)
+        reports.append(_report(status))
+    _finish(reports, as_json=as_json)
+
+
+@app.command()
+def status(name: Name = None, as_json: AsJson = False) -> None:
+    """Show how a connector and its tasks do, why what failed has failed, and what to do.
+
+    Exit code 1: it or a task has failed, or it runs without a task. Connect's RUNNING is no proof that changes
+    arrive: `deltasync lag` and `/readyz` watch the canary for that.
+
+    Example: `deltasync connectors status --json`
+    """
+    found, client = _open()
+    _finish([_report(client.status(name or found.connector))], as_json=as_json)
+
+
+@app.command()
+def pause(name: Name = None) -> None:
+    """Stop reading for a while; the source keeps its WAL meanwhile. Example: `deltasync connectors pause`."""
+    _switch(name, ConnectClient.pause, "is being paused; the slot holds the source's WAL until `resume`")
+
+
+@app.command()
+def resume(name: Name = None) -> None:
+    """Go on where `pause` or a stop left off. Example: `deltasync connectors resume`."""
+    _switch(name, ConnectClient.resume, "goes on")
+
+
+@app.command()
+def restart(name: Name = None, timeout: Timeout = 60.0, as_json: AsJson = False) -> None:
+    """Restart what has failed, the connector and its tasks, leave the rest alone, and wait until all runs.
+
+    Example: `deltasync connectors restart && deltasync connectors status`
+    """
+    found, client = _open()
+    name = name or found.connector
+    before = client.status(name)
+    client.restart_failed(name)
+    _finish([_report(reconciling.wait_running(client, name, Patience(timeout), before=before))], as_json=as_json)
+
+
+@app.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="The connector.")],
+    reset_offsets: Annotated[
+        bool,
+        typer.Option("--reset-offsets", help="Also forget how far it has read: it starts anew when it is applied."),
+    ] = False,
+) -> None:
+    """Delete a connector. Its slot stays on the source, and with it the WAL.
+
+    Example: `deltasync connectors delete deltasync-source --reset-offsets`
+    """
+    found, client = _open()
+    slot = client.config(name).get("slot.name", found.slot)
+    reconciling.delete(client, name, reset_offsets=reset_offsets)
+    kept = "Its offsets are reset." if reset_offsets else "Its offsets stay: applied again, it goes on where it was."
+    _say(f"The connector {name} is deleted. {kept}")
+    _say(f"The slot {slot} stays on the source and holds its WAL. If nothing needs it any more, drop it there:")
+    _say(f"  SELECT pg_drop_replication_slot('{slot}');")
+
+
+def _open() -> tuple[Settings, ConnectClient]:
+    found = settings.load()
+    found.need("connect.url")
+    return found, ConnectClient(found.connect.url or "")
+
+
+def _switch(name: str | None, act: Callable[[ConnectClient, str], None], what: str) -> None:
+    found, client = _open()
+    name = name or found.connector
+    act(client, name)
+    _say(f"The connector {name} {what}.")
+
+
+def _report(status: Status) -> Report:
+    failures = [
+        FailedPart(found.part, found.worker, why.line, why.cause, why.passing, why.remedy)
+        for found in status.failures()
+        for why in (found.diagnosis,)
+    ]
+    if status.condition is Condition.IDLE:
+        worker = status.connector.worker_id
+        failures = [FailedPart("connector", worker, "it runs without a task", "", passing=False, remedy=_IDLE_REMEDY)]
+    return Report(status.name, status.condition, {task.id or 0: task.state for task in status.tasks}, failures)
+
+
+def _finish(reports: Sequence[Report], *, as_json: bool) -> None:
+    """Print reports; exit code 1 unless all run or rest on purpose."""
+    if as_json:
+        output.json(reports)
+    else:
+        _print_reports(reports)
+    if any(report.condition not in _WELL for report in reports):
+        raise typer.Exit(1)
+
+
+def _print_reports(reports: Iterable[Report]) -> None:
+    table = Table("connector", "condition", "tasks", box=None)
+    troubles = []
+    for report in reports:
+        tasks = ", ".join(f"{task} {state}" for task, state in report.tasks.items())
+        table.add_row(report.name, report.condition, tasks or "-")
+        troubles += [(report.name, failed) for failed in report.failures]
+    output.console.print(table)
+    for name, failed in troubles:
+        _say(f"\n{name}, {failed.part} on {failed.worker}: {failed.error}")
+        if failed.cause:
+            _say(f"  cause: {failed.cause}")
+        _say(f"  do: {failed.remedy}")
+
+
+def _print_plans(plans: Sequence[Plan], *, as_json: bool = False) -> None:
+    if as_json:
+        output.json(
+            [
+                {"name": todo.name, "step": todo.step, "changes": [change._asdict() for change in todo.changes]}
+                for todo in plans
+            ]
+        )
+        return
+    for todo in plans:
+        _say(f"{todo.name}: {todo.step}")
+        for change in todo.changes:
+            old = "" if change.old is None else f" {change.old} →"
+            _say(f"  {change.key}:{old} {'(removed)' if change.new is None else change.new}")
+
+
+def _say(text: str) -> None:
+    output.console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,118 @@
+"""The values that a Debezium connector must have so that no change is lost or altered in silence.
+
+One row for each setting. Where a connector does not set it, Debezium's or Connect's default counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from deltasync.errors import RefusedError
+
+_POSTGRES = {"io.debezium.connector.postgresql.PostgresConnector", "PostgresConnector", "Postgres"}
+_JSON = "org.apache.kafka.connect.json.JsonConverter"
+PLACEHOLDER = "unavailable.value.placeholder"
+
+
+class Rule(NamedTuple):
+    """`allowed` is a regular expression for the whole value; `default` counts where `key` (it may hold *) is absent."""
+
+    key: str
+    allowed: str
+    default: str | None
+    why: str
+
+
+class Refusal(NamedTuple):
+    """A setting, what it says (or the default that counts), and why that is refused."""
+
+    key: str
+    value: str
+    why: str
+
+
+RULES = (
+    Rule("plugin.name", "pgoutput", "decoderbufs", "the publication exists for pgoutput only"),
+    Rule(
+        "publication.autocreate.mode",
+        "disabled",
+        "all_tables",
+        "`deltasync source setup` makes it; Debezium's own misses new tables or makes keyless ones read-only",
+    ),
+    Rule("snapshot.mode", "initial|no_data", "initial", "a second snapshot brings no deletes: old rows stay for ever"),
+    Rule("offset.mismatch.strategy", "no_validation", "no_validation", "it steps over changes that nobody has read"),
+    Rule("slot.drop.on.stop", "false", "false", "changes made while the connector is stopped would be lost"),
+    Rule("skipped.operations", "none", "t", "skipped operations never reach the replica; the default skips TRUNCATE"),
+    Rule("errors.tolerance", "none", "none", "what cannot be written is dropped, and the task stays RUNNING"),
+    Rule("errors.max.retries", r"\d+", "-1", "a failing snapshot is repeated for ever, and the task stays RUNNING"),
+    Rule("event.converting.failure.handling.mode", "fail", "warn", "a value that cannot be converted becomes NULL"),
+    Rule("event.processing.failure.handling.mode", "fail", "fail", "a change that cannot be processed is skipped"),
+    Rule("key.converter", re.escape(_JSON), _JSON, "deltasync reads JSON"),
+    Rule("value.converter", re.escape(_JSON), _JSON, "deltasync reads JSON"),
+    Rule("key.converter.replace.null.with.default", "false", "true", "NULL becomes the column's default"),
+    Rule("value.converter.replace.null.with.default", "false", "true", "NULL becomes the column's default"),
+    Rule("decimal.handling.mode", "string", "precise", "precise fails on NaN and drops trailing zeros, double rounds"),
+    Rule("interval.handling.mode", "string", "numeric", "numeric takes a month for 30.4375 days"),
+    Rule(
+        "time.precision.mode",
+        "microseconds",
+        "adaptive",
+        "deltasync reads microseconds; connect cuts them off, isostring makes 24:00 into 00:00",
+    ),
+    Rule("binary.handling.mode", "hex", "bytes", "deltasync reads hex; base64 sends an unchanged large value as NULL"),
+    Rule("hstore.handling.mode", "json", "json", "deltasync reads JSON"),
+    Rule("include.unknown.datatypes", "true", "false", "columns of types that Debezium does not know are left out"),
+    Rule("producer.override.acks", "all|-1", "all", "a record that only one broker has can vanish with it"),
+    Rule(
+        "producer.override.max.in.flight.requests.per.connection",
+        "1",
+        "1",
+        "a repeated request can be overtaken, so that an older change wins",
+    ),
+    Rule(
+        "topic.creation.*.cleanup.policy",
+        "delete",
+        None,
+        "compaction removes the record that holds a large value and keeps the later one that does not",
+    ),
+)
+
+
+def check(name: str, config: Mapping[str, str], *, unavailable_value: str | None) -> None:
+    """Refuse a PostgreSQL connector that could lose or alter a value. Others are not judged.
+
+    `unavailable_value` is the setting of that name. Raises RefusedError naming every setting and its reason.
+    """
+    if config.get("connector.class") not in _POSTGRES:
+        return
+    refused = [*_refusals(config), *_refused_placeholder(config, unavailable_value)]
+    if refused:
+        listed = "; ".join(f"{found.key} = {found.value} ({found.why})" for found in refused)
+        raise RefusedError(
+            f"The connector {name} would lose or alter values: {listed}.",
+            remedy="Take these values from the shipped source-postgres.json; connectors/README.md says more.",
+        )
+
+
+def _refusals(config: Mapping[str, str]) -> Iterator[Refusal]:
+    for rule in RULES:
+        found = {key: value for key, value in config.items() if fnmatchcase(key, rule.key)}
+        if not found and rule.default is not None:
+            found = {rule.key: rule.default}
+        for key, value in found.items():
+            if not re.fullmatch(rule.allowed, value.strip(), re.IGNORECASE):
+                yield Refusal(key, value if key in config else f"{value}, the default", rule.why)
+
+
+def _refused_placeholder(config: Mapping[str, str], wanted: str | None) -> Iterator[Refusal]:
+    value = config.get(PLACEHOLDER)
+    if value is None or value != wanted:
+        shown = "Debezium's default" if value is None else "a word of its own"
+        yield Refusal(
+            PLACEHOLDER,
+            shown,
+            "it must be the setting unavailable_value: any other word is written into the replica as if it were data",
+        )

@@ -1,0 +1,120 @@
+"""Restart failed connectors where that can help, and stop a snapshot that begins again and again.
+
+Debezium goes on by itself after an interruption of about a minute (its retries); after a longer one its task
+stays FAILED for ever. `Supervisor.check` is called every few seconds, by one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import inf
+
+from deltasync.connect.client import ConnectClient, NoConnectorError, Offset
+from deltasync.connect.status import Condition, Status
+
+BACKOFF_S = 5.0
+BACKOFF_S_MAX = 300.0
+SNAPSHOT_STARTS_MAX = 2
+
+
+class Verdict(StrEnum):
+    """What was done about a connector."""
+
+    RESTARTED = "restarted"
+    LEFT = "left"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the supervisor did, or why it does nothing. `attempt` counts the restarts of one trouble."""
+
+    verdict: Verdict
+    connector: str
+    reason: str
+    remedy: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is known of one connector between two checks."""
+
+    attempts: int = 0
+    restarted_at: float = -inf
+    left: str = ""
+    snapshots: frozenset[str] = frozenset()
+    streaming: bool = False
+
+
+def backoff_s(attempts: int) -> float:
+    """How long to wait after so many restarts: 5, 10, 20 … 300 seconds."""
+    return min(BACKOFF_S * 2.0 ** max(attempts - 1, 0), BACKOFF_S_MAX)
+
+
+def judge(memory: Memory, status: Status, now: float) -> tuple[Memory, Action | None]:
+    """Decide about one connector. A reason that does not pass is reported once and left alone."""
+    if status.condition is not Condition.FAILED:
+        proven = memory.attempts and now - memory.restarted_at >= BACKOFF_S_MAX
+        return replace(memory, left="", attempts=0 if proven else memory.attempts), None
+    failures = list(status.failures())
+    lasting = next((found.diagnosis for found in failures if not found.diagnosis.passing), None)
+    diagnosis = lasting or failures[0].diagnosis
+    reason = diagnosis.cause or diagnosis.line
+    if lasting:
+        if memory.left == reason:
+            return memory, None
+        return replace(memory, left=reason), Action(Verdict.LEFT, status.name, reason, diagnosis.remedy)
+    if memory.attempts and now - memory.restarted_at < backoff_s(memory.attempts):
+        return memory, None
+    memory = replace(memory, attempts=memory.attempts + 1, restarted_at=now, left="")
+    return memory, Action(Verdict.RESTARTED, status.name, reason, diagnosis.remedy, memory.attempts)
+
+
+def judge_snapshot(memory: Memory, name: str, offsets: Sequence[Offset]) -> tuple[Memory, Action | None]:
+    """Count how often the initial snapshot has begun; each attempt reads at another position of the WAL."""
+    stored = [found.offset for found in offsets if found.offset]
+    begun = {str(offset.get("lsn")) for offset in stored if "snapshot" in offset}
+    memory = replace(memory, snapshots=memory.snapshots | begun, streaming=bool(stored) and not begun)
+    if len(memory.snapshots) <= SNAPSHOT_STARTS_MAX or memory.streaming:
+        return memory, None
+    reason = f"its initial snapshot has begun {len(memory.snapshots)} times, and sends all rows again each time"
+    remedy = "Read the log of Connect's worker, remove the reason, then `deltasync connectors resume`."
+    return replace(memory, snapshots=frozenset()), Action(Verdict.STOPPED, name, reason, remedy)
+
+
+class Supervisor:
+    """Watches these connectors. `restarts` is the number of restarts so far, for the metrics."""
+
+    def __init__(self, client: ConnectClient, connectors: Sequence[str]) -> None:
+        self.restarts = 0
+        self._client = client
+        self._memories = {name: Memory() for name in connectors}
+
+    def check(self, now: float) -> list[Action]:
+        """Look once and act; `now` is a monotonic clock's, in seconds. A connector that does not exist is passed over.
+
+        Blocks while Connect answers. Raises UnreachableError where it does not: check again later.
+        """
+        actions = []
+        for name in self._memories:
+            try:
+                actions += self._check(name, now)
+            except NoConnectorError:
+                self._memories[name] = Memory()
+        return actions
+
+    def _check(self, name: str, now: float) -> list[Action]:
+        memory, action = judge(self._memories[name], self._client.status(name), now)
+        if not memory.streaming:
+            memory, stop = judge_snapshot(memory, name, self._client.offsets(name))
+            action = stop or action
+        if action and action.verdict is Verdict.RESTARTED:
+            self._client.restart_failed(name)
+            self.restarts += 1
+        elif action and action.verdict is Verdict.STOPPED:
+            self._client.stop(name)
+        self._memories[name] = memory
+        return [action] if action else []

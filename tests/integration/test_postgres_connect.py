@@ -43,9 +43,10 @@ def test_a_server_that_is_not_there(pipeline: Pipeline) -> None:
 
 
 def test_a_login_that_is_turned_down(pipeline: Pipeline) -> None:
-    dsn = make_conninfo(pipeline.source_admin, dbname="no_such_database", password=SECRET)
-    with pytest.raises(UnreachableError, match='turned the connection down: database "no_such') as refused:
-        connect(dsn, name="test")
+    with pytest.raises(UnreachableError, match='turned the connection down: database "no_such'):
+        connect(make_conninfo(pipeline.source_admin, dbname="no_such_database"), name="test")
+    with pytest.raises(UnreachableError, match="turned the connection down") as refused:
+        connect(make_conninfo(pipeline.source_admin, user="nobody_here", password=SECRET), name="test")
 
     assert SECRET not in str(refused.value)
 

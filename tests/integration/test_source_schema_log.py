@@ -12,6 +12,7 @@ from tests.integration.shop import Source
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.connect import connect
 from deltasync.postgres.types import unsupported
+from deltasync.source import position
 
 TYPES = """
     bool bytea date float4 float8 int2 int4 int8 json jsonb numeric text time timestamp timestamptz uuid varchar(9)
@@ -209,6 +210,10 @@ def test_ddl_waits_no_longer_than_a_moment_for_another_that_holds_the_publicatio
 
     assert source.newest("quick") == ("hole", None, None, "55P03")
     assert source.newest("slow") == ("ddl", True, True, None)
+    source.make_slot()
+    source.admin.execute("INSERT INTO shop.quick VALUES (1)")
+    position.beat(source.admin, source.settings.pipeline, source.settings.publication, source.settings.slot)
+    assert source.newest("quick") == ("ddl", True, False, None)
 
 
 def test_the_database_and_the_code_refuse_the_same_types(source: Source) -> None:

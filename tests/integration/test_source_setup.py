@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import psycopg
 import pytest
+from tests.conftest import Pipeline
 from tests.integration.shop import Source
 
 from deltasync.errors import RefusedError
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.connect import connect
+from deltasync.settings import child_environment
 from deltasync.source import position
 from deltasync.source.setup import setup
 from deltasync.table import Table
@@ -45,6 +50,18 @@ def test_it_captures_what_has_a_key_and_says_why_not_of_the_rest(source: Source)
     assert described["visit_2020"].parent == "shop.visit"
 
 
+def test_the_command_reports_as_json_or_in_words(source: Source, pipeline: Pipeline) -> None:
+    def run(*options: str) -> str:
+        command = [sys.executable, "-m", "deltasync.cli.main", "source", "setup", *options]
+        environment = child_environment(pipeline.env)
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+    assert "CREATE PUBLICATION" in run("--dry-run")
+    report = json.loads(run("--json"))
+    assert {table["name"] for table in report["tables"] if table["captured"]} == source.published()
+    assert "3 of 5 tables captured, 0 announced" in run()
+
+
 def test_run_again_it_announces_only_what_changed(source: Source) -> None:
     source.setup()
     again = source.setup()
@@ -73,6 +90,7 @@ def test_a_dry_run_changes_nothing_and_masks_the_password(source: Source) -> Non
 
 
 def test_the_role_may_read_and_beat_and_no_more(source: Source) -> None:
+    source.admin.execute(f"REVOKE ALL ON DATABASE {source.admin.info.dbname} FROM PUBLIC")
     source.setup()
     source.admin.execute("CREATE TABLE shop.later (id int PRIMARY KEY)")
     names = source.settings.pipeline, source.settings.publication, source.settings.slot

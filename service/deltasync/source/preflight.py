@@ -32,7 +32,7 @@ class Server(NamedTuple):
 
 
 def read_installed(connection: Connection[TupleRow], pipeline: Pipeline, role: str) -> Installed:
-    """What earlier set-ups left. Blocks for three short queries."""
+    """What earlier set-ups left. Blocks for a few short queries."""
     version = 0
     if _value(connection, "SELECT to_regclass('deltasync.source_version') IS NOT NULL"):
         version = _value(connection, "SELECT coalesce(max(version), 0) FROM deltasync.source_version")
@@ -43,12 +43,19 @@ def read_installed(connection: Connection[TupleRow], pipeline: Pipeline, role: s
         " ON t.pubname = p.pubname AND t.schemaname = 'deltasync' WHERE p.pubname = %s GROUP BY p.oid",
         pipeline.publication,
     )
+    # A role that is still to be created will have what PUBLIC has.
+    closed = _value(
+        connection,
+        "SELECT current_database()::text WHERE NOT has_database_privilege(%s, current_database(), 'CONNECT')",
+        "public" if lines is None else role,
+    )
     return Installed(
         version=version,
         role=lines is not None,
         role_settings={key.lower(): value for key, _, value in (line.partition("=") for line in lines or ())},
         publication=published is not None,
         published=tuple(published or ()),
+        closed_database=closed,
     )
 
 

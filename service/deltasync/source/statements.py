@@ -53,6 +53,7 @@ class Installed(NamedTuple):
     role_settings: Mapping[str, str] = {}
     publication: bool = False
     published: tuple[str, ...] = ()  # of our own tables
+    closed_database: str | None = None  # its name, where the role may not connect to it
 
 
 class Statement(NamedTuple):
@@ -72,7 +73,7 @@ def statements(pipeline: Pipeline, reader: Reader, installed: Installed) -> list
     return [
         *_objects(installed),
         *([] if reader.admin else _role(reader, installed)),
-        *_membership(pipeline, reader),
+        *_membership(pipeline, reader, installed),
         *_publication(pipeline, installed),
         _statement("SELECT * FROM deltasync.announce({})", pipeline.name)._replace(announces=True),
         _statement("SELECT deltasync.beat({}, {}, {})", pipeline.name, pipeline.publication, pipeline.slot),
@@ -119,9 +120,12 @@ def _role(reader: Reader, installed: Installed) -> Iterator[Statement]:
             yield _shown(sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(key), sql.Literal(value)))
 
 
-def _membership(pipeline: Pipeline, reader: Reader) -> Iterator[Statement]:
+def _membership(pipeline: Pipeline, reader: Reader, installed: Installed) -> Iterator[Statement]:
     if not reader.admin:
         name = sql.Identifier(reader.name)
+        if installed.closed_database:
+            grant = "GRANT CONNECT ON DATABASE {} TO {}"
+            yield _shown(sql.SQL(grant).format(sql.Identifier(installed.closed_database), name))
         schemas = sql.SQL(", ").join(sql.Identifier(schema) for schema in (*pipeline.schemas, "deltasync"))
         yield _shown(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schemas, name))
         yield _shown(sql.SQL("GRANT SELECT ON {}, deltasync.source_version TO {}").format(_OURS, name))

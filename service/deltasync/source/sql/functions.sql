@@ -238,7 +238,7 @@ CREATE OR REPLACE FUNCTION deltasync.log_hole(tag text, relation oid, code text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
   RAISE WARNING 'deltasync could not log this % (SQLSTATE %)', tag, code
-    USING HINT = 'Run `deltasync source setup` again.';
+    USING HINT = 'The next heartbeat tries again; `deltasync source setup` shows why it fails.';
   INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, reason)
   SELECT 'hole', log_hole.tag, n.nspname, c.relname, code
     FROM (SELECT) AS always
@@ -335,10 +335,36 @@ EXCEPTION WHEN OTHERS THEN
 END
 $body$;
 
+-- Try again what a trigger could not do, mostly for a lock that is free by now. What still fails stays a hole.
+CREATE OR REPLACE FUNCTION deltasync.fill_holes() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $body$
+DECLARE
+  table_oid oid;
+BEGIN
+  FOR table_oid IN
+    SELECT DISTINCT c.oid
+      FROM deltasync.schema_log h
+      JOIN pg_namespace n ON n.nspname = h.schema_name
+      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = h.table_name
+     WHERE h.event = 'hole'
+       AND NOT EXISTS (SELECT FROM deltasync.schema_log newer
+                        WHERE newer.schema_name = h.schema_name AND newer.table_name = h.table_name
+                          AND newer.id > h.id)
+  LOOP
+    BEGIN
+      PERFORM deltasync.log_table(table_oid, 'ddl', 'HEARTBEAT');
+    EXCEPTION WHEN OTHERS THEN
+      NULL;
+    END;
+  END LOOP;
+END
+$body$;
+
 -- The connector's heartbeat: what it writes travels like any row, so the replica learns what Connect's RUNNING
 -- does not tell. Once an hour it forgets what the log holds beyond 30 days and a newer entry supersedes.
 CREATE OR REPLACE FUNCTION deltasync.beat(pipeline text, publication text, slot text) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+  SELECT deltasync.fill_holes();
   DELETE FROM deltasync.schema_log l
    WHERE date_trunc('hour', now()) > (SELECT c.beat_at FROM deltasync.canary c WHERE c.pipeline = $1)
      AND l.logged_at < now() - interval '30 days'

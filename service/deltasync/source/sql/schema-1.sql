@@ -52,6 +52,7 @@ CREATE TABLE deltasync.schema_log (
   description jsonb
 );
 CREATE INDEX schema_log_newest ON deltasync.schema_log (schema_name, table_name, id);
+CREATE INDEX schema_log_hole ON deltasync.schema_log (id) WHERE event = 'hole';
 
 CREATE TABLE deltasync.canary (
   pipeline text PRIMARY KEY,

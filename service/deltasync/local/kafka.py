@@ -32,7 +32,7 @@ class KafkaServer:
         def run(main: str, *arguments: str) -> str:
             return join(java.command(main, *arguments, class_path=class_path, folder=self._folder))
 
-        # `format` writes meta.properties last, and --ignore-formatted lets a second start pass.
+        # `format` writes meta.properties last: where it is missing, the storage is not formatted yet.
         meta = join([str(self._folder / "data" / "meta.properties")])
         storage = run("kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(settings))
         broker = run("kafka.Kafka", str(settings))

@@ -34,13 +34,16 @@ _FOLDERS = "deltasync-test-"
 
 @dataclass(frozen=True)
 class Addresses:
-    """Servers to test on: superusers' connection strings, Kafka and Connect."""
+    """Servers to test on: superusers' connection strings, Kafka and Connect.
+
+    `embedded` starts and ends single parts of them; None where the servers are not ours.
+    """
 
     source_admin: str
     replica_admin: str
     kafka: str
     connect: str
-    secrets: Path | None
+    embedded: Servers | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def servers() -> Iterator[Addresses]:
         pytest.fail(f"Give all of {', '.join(GIVEN + name for name in names)}, or none.")
     if given:
         source, replica, kafka, connect = given
-        yield Addresses(source, replica, kafka, connect, secrets=None)
+        yield Addresses(source, replica, kafka, connect, embedded=None)
         return
     _end_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
@@ -92,10 +95,7 @@ def servers() -> Iterator[Addresses]:
         try:
             found.start()
             found.connect.wait()
-            secret_folder = folder / "connect" / "secrets"
-            yield Addresses(
-                found.source.dsn(), found.replica.dsn(), found.kafka.bootstrap, found.connect.url, secret_folder
-            )
+            yield Addresses(found.source.dsn(), found.replica.dsn(), found.kafka.bootstrap, found.connect.url, found)
         finally:
             stop(folder, states.PARTS, at_once=True)
             states.remove(folder)
@@ -119,13 +119,14 @@ def pipeline(servers: Addresses) -> Iterator[Pipeline]:
     )
     password = secrets.token_hex(8)
     source, replica = (make_conninfo(dsn, user=name, password=password) for dsn in (source_admin, replica_admin))
+    known_to_connect = servers.embedded.connect.keep_secret(name, password) if servers.embedded else password
     settings = {
         "pipeline": name,
         "unavailable_value": f"unavailable_{secrets.token_hex(12)}",
         "source": {"dsn": source, "admin_dsn": source_admin, "schemas": ("shop",)},
         "replica": {"dsn": replica, "admin_dsn": replica_admin},
         "kafka": {"bootstrap": servers.kafka},
-        "connect": {"url": servers.connect, "source_password": _kept(servers.secrets, name, password)},
+        "connect": {"url": servers.connect, "source_password": known_to_connect},
         "monitor": {"url": "http://127.0.0.1:0"},
     }
     yield Pipeline(name, Settings.model_validate(settings), _environment(settings), source_admin, replica_admin)
@@ -134,14 +135,6 @@ def pipeline(servers: Addresses) -> Iterator[Pipeline]:
     for admin, database in ((servers.source_admin, source_admin), (servers.replica_admin, replica_admin)):
         _drop_database(admin, str(conninfo_to_dict(database)["dbname"]), role=name)
     _drop_topics(servers.kafka, name)
-
-
-def _kept(folder: Path | None, name: str, password: str) -> str:
-    if folder is None:
-        return password
-    file = folder / f"{name}.properties"
-    file.write_text(f"password={password}\n")
-    return f"${{file:{file}:password}}"
 
 
 def _environment(settings: dict[str, Any]) -> dict[str, str]:

@@ -150,7 +150,7 @@ def _new_database(admin: str, name: str) -> str:
     with psycopg.connect(admin, autocommit=True) as connection:
         # Source and replica may be databases of one server.
         taken = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone()
-        database = f"{name}_replica" if taken else name
+        database = name if taken is None else f"{name}_replica"
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     return make_conninfo(admin, dbname=database)
 

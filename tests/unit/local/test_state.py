@@ -9,7 +9,17 @@ import msgspec
 import pytest
 
 from deltasync.errors import RefusedError, UnreachableError
+from deltasync.local import postgres
 from deltasync.local import state as states
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the databases' data goes; started by root it would be a folder under /tmp."""
+    chosen = tmp_path.with_name(f"{tmp_path.name}-home")
+    chosen.mkdir()
+    monkeypatch.setattr(postgres, "choose_home", lambda _: chosen)
+    return chosen
 
 
 def test_ports_and_passwords_are_chosen_once(tmp_path: Path) -> None:
@@ -39,7 +49,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_removing_leaves_what_is_not_the_stacks(tmp_path: Path) -> None:
+def test_removing_leaves_what_is_not_the_stacks(tmp_path: Path, home: Path) -> None:
     folder = tmp_path / "stack"
     with states.locked(folder):
         states.load_or_make(folder)
@@ -47,6 +57,7 @@ def test_removing_leaves_what_is_not_the_stacks(tmp_path: Path) -> None:
         (folder / "notes.txt").touch()
         states.remove(folder)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert not home.exists()
 
 
 def test_a_state_that_cannot_be_read_says_so_and_can_be_removed(tmp_path: Path) -> None:

@@ -87,5 +87,28 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
         """Read a description. Raises msgspec.ValidationError where it is not one."""
         return msgspec.json.decode(description, type=cls)
 
-    def to_json(self) -> str:
-        return msgspec.json.encode(self).decode()
+    @classmethod
+    def from_value(cls, description: object) -> Table:
+        """Read a description that a driver has parsed already."""
+        return msgspec.convert(description, type=cls)
+
+    def to_value(self) -> object:
+        """The description as plain lists and dicts."""
+        return msgspec.to_builtins(self)
+
+
+class SourceTable(NamedTuple):
+    """The newest state of a source table.
+
+    `captured`: it is in the publication; where not, `reason` says why. `complete`: no rows are owed
+    that it held before it was captured. `dropped`: it is gone from the source. `held`: why its
+    records wait although it is captured. `log_id` is the schema log's entry that said so.
+    """
+
+    log_id: int
+    captured: bool
+    complete: bool
+    dropped: bool
+    reason: str | None
+    held: str | None
+    description: Table | None

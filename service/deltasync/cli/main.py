@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deltasync import __version__
-from deltasync.cli import local, output, source
+from deltasync.cli import connectors, local, output, replica, run, source
 from deltasync.errors import DeltasyncError
 
 app = typer.Typer(
@@ -20,7 +20,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(local.app, name="local")
+app.add_typer(connectors.app, name="connectors")
 app.add_typer(source.app, name="source")
+app.add_typer(replica.app, name="replica")
+app.command()(run.run)
 
 
 def _version(wanted: bool) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from rich.console import Console
 
@@ -22,7 +20,7 @@ def failure(error: DeltasyncError) -> None:
         stderr.print(error.remedy, markup=False, soft_wrap=True)
 
 
-def json(value: Any) -> None:
+def json(value: object) -> None:
     """Print a value as indented JSON on standard output (msgspec structs and dataclasses included)."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     console.print(text, markup=False, soft_wrap=True)

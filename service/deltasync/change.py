@@ -1,0 +1,75 @@
+"""The nouns of the data flow: what Kafka delivers (`Record`) and what one row change is (`Change`)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from deltasync.table import TableId
+
+
+class Partition(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.number}]"
+
+
+class Log(NamedTuple):
+    """What the broker holds of a partition: its topic's id, the first offset kept, the next one written."""
+
+    topic_id: str
+    start_offset: int
+    end_offset: int
+
+
+class Record(NamedTuple):
+    """What Kafka delivers: bytes at an offset of a partition."""
+
+    partition: Partition
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Op(StrEnum):
+    """Debezium's operations."""
+
+    CREATE = "c"
+    UPDATE = "u"
+    DELETE = "d"
+    READ = "r"
+    TRUNCATE = "t"
+
+
+class Position(NamedTuple):
+    """Where a change stands in the source's log, and when its transaction committed there.
+
+    `seq0` and `seq1` are `source.sequence`: the end of the last commit that the connector had seen,
+    and the change's own LSN. Either may be null; `seq0` is after a snapshot, an offsets or a slot reset.
+    `committed_us` is microseconds since 1970 by the source's clock (for op r, by the snapshot's).
+    """
+
+    seq0: int | None
+    seq1: int | None
+    committed_us: int
+
+
+class Change(NamedTuple):
+    """One row change: `key` and `row` are the raw JSON of the key and of the row after the change.
+
+    `row` is None for deletes and truncates, `key` for truncates. `incremental` marks the reads of an
+    incremental snapshot, which are interleaved with streamed changes.
+    """
+
+    table: TableId
+    op: Op
+    key: bytes | None
+    row: bytes | None
+    position: Position
+    partition: Partition
+    offset: int
+    incremental: bool = False

@@ -1,0 +1,31 @@
+"""`deltasync run`: the service itself."""
+
+from __future__ import annotations
+
+from deltasync import settings as settings_module
+from deltasync.cli import logs
+from deltasync.lifecycle import Lifecycle, State
+from deltasync.monitor.metrics import Metrics
+from deltasync.pipeline import Pipeline
+
+
+def run() -> None:
+    """Apply changes from Kafka to the replica until SIGTERM or Ctrl-C.
+
+    Start as many as there is work for: they share the tables of one pipeline. A worker that is
+    stopped finishes its transaction, or rolls it back, within 10 seconds; one that is killed loses
+    nothing.
+
+    Example: `DELTASYNC_REPLICA_DSN=… DELTASYNC_KAFKA_BOOTSTRAP=… deltasync run`
+    """
+    settings = settings_module.load()
+    logs.configure(settings)
+    lifecycle = Lifecycle()
+    pipeline = Pipeline(settings, Metrics(), lifecycle)
+    lifecycle.handle_signals()
+    try:
+        pipeline.run()
+    except BaseException:
+        lifecycle.to(State.FAILED)
+        raise
+    lifecycle.to(State.STOPPED)

@@ -1,0 +1,1 @@
+"""Debezium's JSON to changes and PostgreSQL's text: pure, bytes in, values out."""

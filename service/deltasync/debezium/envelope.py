@@ -1,0 +1,125 @@
+"""Reads the envelope of a record, in both forms of Debezium's JSON: schemaless and with schemas.
+
+Rows stay raw bytes here: compaction throws most of them away before they would be decoded.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from deltasync.change import Change, Op, Position, Record
+from deltasync.errors import RecordError
+from deltasync.table import TableId
+
+# Ends what the key of a record with schemas starts with. No key column encodes as an object,
+# so a column that is called "schema" cannot be taken for it.
+_KEY_WITH_SCHEMA = b'{"schema":{'
+_PASSED_OVER = frozenset({"m"})
+_NULL_JSON = b"null"
+
+
+class _Source(msgspec.Struct, gc=False):
+    connector: str
+    schema: str
+    table: str
+    ts_us: int = 0
+    sequence: str | None = None
+    snapshot: str | None = None
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """The envelope; `payload` holds it where the record carries schemas."""
+
+    op: str | None = None
+    after: msgspec.Raw = msgspec.Raw(_NULL_JSON)
+    source: _Source | None = None
+    payload: _Envelope | None = None
+    status: str | None = None
+    ts_ms: int | None = None
+
+
+class _KeyWithSchema(msgspec.Struct, gc=False):
+    payload: msgspec.Raw
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_key_with_schema = msgspec.json.Decoder(_KeyWithSchema)
+_sequence = msgspec.json.Decoder(tuple[str | None, str | None])
+_ops = {op.value: op for op in Op}
+
+
+def decode(record: Record) -> Change | None:
+    """The change that a record carries, or None for one that is passed over.
+
+    Passed over are tombstones, heartbeats, transaction records and logical messages (op m).
+    Raises RecordError for anything else that is not Debezium's: nothing is skipped on a guess.
+    """
+    if record.value is None:
+        return None
+    try:
+        envelope = _envelope.decode(record.value)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(record, f"its value is not Debezium's JSON ({_harmless(error)})") from None
+    envelope = envelope.payload or envelope
+    if envelope.op is None:
+        if envelope.source is None and (envelope.status or envelope.ts_ms is not None):
+            return None
+        raise _unreadable(record, "it has no op: it is not Debezium's envelope")
+    if envelope.op in _PASSED_OVER:
+        return None
+    return _change(record, envelope)
+
+
+def _change(record: Record, envelope: _Envelope) -> Change:
+    source, op = envelope.source, _ops.get(envelope.op or "")
+    if source is None or source.connector != "postgresql":
+        raise _unreadable(record, "its source is not Debezium's PostgreSQL connector")
+    if op is None:
+        raise _unreadable(record, f"its op {envelope.op!r} is not known")
+    row = None if op in (Op.DELETE, Op.TRUNCATE) else bytes(envelope.after)
+    if row == _NULL_JSON:
+        raise _unreadable(record, f"op {op.value} without a row after the change")
+    return Change(
+        table=TableId(source.schema, source.table),
+        op=op,
+        key=None if op is Op.TRUNCATE else _key(record),
+        row=row,
+        position=_position(record, source),
+        partition=record.partition,
+        offset=record.offset,
+        incremental=source.snapshot == "incremental",
+    )
+
+
+def _position(record: Record, source: _Source) -> Position:
+    try:
+        seq0, seq1 = _sequence.decode(source.sequence) if source.sequence else (None, None)
+        return Position(int(seq0) if seq0 else None, int(seq1) if seq1 else None, source.ts_us)
+    except (msgspec.MsgspecError, ValueError):
+        raise _unreadable(record, "its source.sequence is not a pair of numbers") from None
+
+
+def _key(record: Record) -> bytes | None:
+    """The key's JSON without its schema, so that both forms of one key are the same bytes."""
+    if record.key is None or not record.key.startswith(_KEY_WITH_SCHEMA):
+        return record.key
+    try:
+        return bytes(_key_with_schema.decode(record.key).payload)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(record, f"its key is not Debezium's JSON ({_harmless(error)})") from None
+
+
+def _harmless(error: msgspec.MsgspecError) -> str:
+    """The decoder's reason; it names bytes and paths of the envelope, never a row's value."""
+    return str(error).partition(" - at ")[0].lower()
+
+
+def _unreadable(record: Record, why: str) -> RecordError:
+    return RecordError(
+        f"The record at {record.partition} offset {record.offset} cannot be read: {why}.",
+        remedy=(
+            "Its partition stops there and nothing is lost. See what wrote it: only Debezium may produce here. "
+            f"To go on behind it: deltasync ledger set {record.partition.topic} {record.partition.number} "
+            f"{record.offset + 1} --reason …"
+        ),
+    )

@@ -1,0 +1,178 @@
+"""Decodes the rows and keys of one table: raw JSON in, columns of PostgreSQL text out.
+
+A value is a text, None for NULL, `UNAVAILABLE` for an unchanged TOAST value that did not travel,
+or `ABSENT` for a column that the record does not have: four different things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from deltasync.debezium.values import Codec, codec, markers
+from deltasync.errors import RecordError
+from deltasync.table import Column, Table
+
+
+class Missing(Enum):
+    """Why a column of a row has no value to write."""
+
+    UNAVAILABLE = "unavailable"
+    ABSENT = "absent"
+
+
+UNAVAILABLE: Final = Missing.UNAVAILABLE
+ABSENT: Final = Missing.ABSENT
+
+# Types of which equal values have the same JSON, whoever wrote it: snapshot or stream.
+_ONE_ENCODING = frozenset({"int2", "int4", "int8", "uuid", "text", "varchar", "bytea", "bool"})
+
+_NOTHING = msgspec.Raw(b"null")
+
+Text = str | None
+Row = dict[str, Text | Missing]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows column by column: `values[i]` holds the texts of `columns[i]`, all of the same length."""
+
+    columns: tuple[str, ...]
+    values: list[list[Text]]
+
+    @property
+    def count(self) -> int:
+        return len(self.values[0]) if self.values else 0
+
+
+class UnknownColumnError(Exception):
+    """A record has a column that the table's description lacks: a newer description is on its way."""
+
+
+class RowDecoder:
+    """The decoder of one version of a table. Construct it once: it compiles its decoders.
+
+    Raises RecordError where a column's type is not carried exactly yet.
+    """
+
+    def __init__(self, table: Table, placeholder: str) -> None:
+        self.table = table
+        self.columns = table.stored_columns
+        self._codecs = [_required_codec(table, column, placeholder) for column in self.columns]
+        self._markers = markers(placeholder)
+        self._names = tuple(column.name for column in self.columns)
+        self._index = {name: i for i, name in enumerate(self._names)}
+        self._raw_keys = all(c.type.name in _ONE_ENCODING for c in self.columns if c.name in table.primary_key)
+        self._all = msgspec.json.Decoder(list[self._struct(self._names, lenient=False)])  # type: ignore[misc]
+        self._one = msgspec.json.Decoder(self._struct(self._names, lenient=True))
+        self._keys = msgspec.json.Decoder(list[self._struct(table.primary_key, lenient=False)])  # type: ignore[misc]
+
+    def _struct(self, names: Iterable[str], *, lenient: bool) -> type[msgspec.Struct]:
+        """A struct with a field per column, in order; a lenient one takes absent and unknown columns."""
+        fields: list[Any] = []
+        for position, name in enumerate(names):
+            json_type = self._codecs[self._index[name]].json_type
+            if json_type is not msgspec.Raw:  # which takes null and absence by itself
+                json_type = json_type | None | msgspec.UnsetType if lenient else json_type | None
+            default = {"default": msgspec.UNSET} if lenient else {}
+            fields.append((f"c{position}", json_type, msgspec.field(name=name, **default)))
+        # A snapshot sends generated columns, the stream may not; the replica computes them itself.
+        for position, column in enumerate(self.table.columns):
+            if column.generated:
+                fields.append((f"g{position}", msgspec.Raw, msgspec.field(name=column.name, default=_NOTHING)))
+        return msgspec.defstruct("Row", fields, gc=False, forbid_unknown_fields=True)
+
+    def identity(self, key: bytes) -> Hashable:
+        """What equal keys have in common: the raw JSON where their encoding is one to one, else the values."""
+        if self._raw_keys:
+            return key
+        return tuple(_comparable(text) for (text,) in self.keys([key]).values)
+
+    def may_lack_values(self, row: bytes) -> bool:
+        """True where the raw row holds a marker of an unavailable value; a user's text may look like one."""
+        return any(marker in row for marker in self._markers)
+
+    def rows(self, raws: Sequence[bytes]) -> Rows:
+        """Decode rows that have every column and no unavailable value.
+
+        Raises msgspec.ValidationError or ValueError where one has not: `row` then says which and why.
+        """
+        return self._texts(self._names, self._all.decode(_list(raws)))
+
+    def keys(self, raws: Sequence[bytes]) -> Rows:
+        """Decode keys. Raises msgspec.ValidationError or ValueError where one does not fit the table."""
+        return self._texts(self.table.primary_key, self._keys.decode(_list(raws)))
+
+    def row(self, raw: bytes) -> Row:
+        """Decode one row of any completeness.
+
+        Raises UnknownColumnError for a column that the description lacks, and RecordError (without
+        the value) for one that does not fit its type.
+        """
+        try:
+            values = msgspec.structs.astuple(self._one.decode(raw))
+        except msgspec.ValidationError as error:
+            if "unknown field" in str(error):
+                raise UnknownColumnError(str(error)) from None
+            raise self._misfit(str(error)) from None
+        except msgspec.MsgspecError as error:
+            raise self._misfit(str(error)) from None
+        return {
+            column.name: self._value(column, known, value)
+            for column, known, value in zip(self.columns, self._codecs, values, strict=False)
+        }
+
+    def _value(self, column: Column, known: Codec, value: Any) -> Text | Missing:  # noqa: ANN401 - whatever the column's JSON type is
+        if value is msgspec.UNSET:
+            return ABSENT
+        if value is None:
+            return None
+        if known.unavailable is not None and value == known.unavailable:
+            return UNAVAILABLE
+        try:
+            return value if known.convert is None else known.convert(value)
+        except ValueError as error:
+            raise self._misfit(f"{error} (column {column.name})") from None
+
+    def _texts(self, names: Sequence[str], structs: list[msgspec.Struct]) -> Rows:
+        columns = zip(*map(msgspec.structs.astuple, structs), strict=True)
+        values: list[list[Any]] = [list(column) for column, _ in zip(columns, names, strict=False)]
+        for position, name in enumerate(names):
+            convert = self._codecs[self._index[name]].convert
+            if convert is not None:
+                values[position] = [None if value is None else convert(value) for value in values[position]]
+        return Rows(tuple(names), values)
+
+    def _misfit(self, why: str) -> RecordError:
+        return RecordError(
+            f"A record of {self.table.id} does not fit the table's description: {why}.",
+            remedy="See whether the table was changed without being announced: run deltasync source setup again.",
+        )
+
+
+def _required_codec(table: Table, column: Column, placeholder: str) -> Codec:
+    known = codec(column, placeholder)
+    if known is None:
+        raise RecordError(
+            f"The column {table.id}.{column.name} has the type {column.sql_type}, which is not carried exactly yet.",
+            remedy="Leave the table out: add it to `exclude` in [source] and run deltasync source setup again.",
+        )
+    return known
+
+
+def _list(raws: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(raws) + b"]"
+
+
+def _comparable(text: Text) -> Hashable:
+    """A number's value (1.0 and 1.00 are one numeric key), any other text as it is."""
+    try:
+        number = Decimal(text or "")
+    except InvalidOperation:
+        return text
+    return number if number.is_finite() else text

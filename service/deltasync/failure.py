@@ -1,0 +1,76 @@
+"""One table for failure: what an error means for the batch that met it. Pure.
+
+What is not in the table stops: retrying or skipping is never the default.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from deltasync.errors import DeltasyncError, FencedError, RecordError, UnreachableError
+
+# SQLSTATEs and classes of which another try may end well: nothing was written, and no value is to blame.
+_PASSING = (
+    "08",  # connection lost or refused
+    "40",  # serialization failure, deadlock, completion unknown
+    "53",  # disk full, out of memory, too many connections
+    "57P",  # shut down, crashed, starting up, session ended
+    "55P03",  # lock not available
+    "25006",  # read-only: a failover is going on
+    "25P03",  # idle in a transaction for too long: we were frozen
+    "25P04",  # a transaction took too long
+    "57014",  # cancelled
+    "58030",  # I/O error
+)
+
+
+class Verdict(Enum):
+    """What to do about an error."""
+
+    REREAD = "reread"  # the ledger moved: read it and go on from there
+    RETRY = "retry"  # wait, then read the ledger and go on from there
+    STOP = "stop"  # the record or its table is to blame: its partition stops
+    RAISE = "raise"  # not about records: the service ends
+
+
+def verdict(error: BaseException) -> Verdict:
+    """What an error means. `sqlstate` is read from it or from the error of the driver below it."""
+    if isinstance(error, FencedError):
+        return Verdict.REREAD
+    if isinstance(error, UnreachableError):
+        return Verdict.RETRY
+    if isinstance(error, RecordError):
+        return Verdict.STOP
+    if isinstance(error, DeltasyncError):
+        return Verdict.RAISE
+    below = driver_error(error)
+    if below is None:
+        return Verdict.RAISE
+    state = getattr(below, "sqlstate", None)
+    if state is None:
+        # The driver noticed by itself: the connection is gone, or a value was not text.
+        return Verdict.RETRY if type(below).__name__ in ("OperationalError", "InterfaceError") else Verdict.STOP
+    return Verdict.RETRY if state.startswith(_PASSING) else Verdict.STOP
+
+
+def driver_error(error: BaseException) -> BaseException | None:
+    """The database driver's own error, which SQLAlchemy may have wrapped; None if it is not one."""
+    below = getattr(error, "orig", None) or error
+    return below if hasattr(below, "sqlstate") else None
+
+
+def describe(error: BaseException) -> str:
+    """An error in words without a row's values: what PostgreSQL calls it, and the table, column, constraint."""
+    if isinstance(error, DeltasyncError):
+        return error.what
+    below = driver_error(error)
+    if below is None:
+        return type(error).__name__
+    diagnosis = getattr(below, "diag", None)
+    names = {
+        kind: getattr(diagnosis, f"{kind}_name", None)
+        for kind in ("schema", "table", "column", "constraint", "datatype")
+    }
+    where = ", ".join(f"{kind} {name}" for kind, name in names.items() if name)
+    state = getattr(below, "sqlstate", None) or "no SQLSTATE"
+    return f"{type(below).__name__} ({state})" + (f": {where}" if where else "")

@@ -1,0 +1,145 @@
+"""Takes records in: which changes of a poll are applied, and where a partition has to wait or stop. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from deltasync import progress as rule
+from deltasync.change import Change, Partition, Record
+from deltasync.debezium import envelope
+from deltasync.debezium.rows import RowDecoder
+from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES, SCHEMA_LOG, SchemaEvent, schema_event
+from deltasync.errors import DeltasyncError, RecordError
+from deltasync.progress import Progress
+from deltasync.table import SourceTable, Table, TableId
+
+
+class Taken(NamedTuple):
+    """A record that was read: what it changes, if anything, and its partition's progress behind it."""
+
+    partition: Partition
+    offset: int
+    progress: Progress
+    change: Change | None = None
+    event: SchemaEvent | None = None
+
+
+class Cut(NamedTuple):
+    """Where a partition is read no further: at `offset`. It waits for a table's description, or it stops."""
+
+    partition: Partition
+    offset: int
+    error: DeltasyncError
+    waits: bool
+    held: bool = False
+
+
+class Intake(NamedTuple):
+    """A poll's records in order, and the partitions that were cut."""
+
+    taken: list[Taken]
+    cuts: dict[Partition, Cut]
+
+
+class Tables:
+    """The tables whose records are applied: a decoder for each, made when its first record comes."""
+
+    def __init__(self, known: Mapping[TableId, SourceTable], canary: Table, placeholder: str) -> None:
+        self.known = known
+        self.decoders: dict[TableId, RowDecoder] = {}
+        self._placeholder = placeholder
+        self.decoders[CANARY] = RowDecoder(canary, placeholder)
+
+    def is_passed_over(self, table: TableId) -> bool:
+        """True for a table that the source said is not captured: its snapshot rows are not the replica's."""
+        source_table = self.known.get(table)
+        return source_table is not None and not source_table.captured
+
+    def obstacle(self, table: TableId) -> Callable[[Change], Cut] | None:
+        """What keeps a table's records from being applied now; None, with a decoder ready, where nothing does.
+
+        Raises RecordError for a table with a type that is not carried.
+        """
+        if table in self.decoders:
+            return None
+        source_table = self.known.get(table)
+        if source_table is None or source_table.description is None:
+            return _undescribed
+        if source_table.held is not None:
+            return lambda change: _held(change, source_table.held or "")
+        self.decoders[table] = RowDecoder(source_table.description, self._placeholder)
+        return None
+
+
+def take(records: Iterable[Record], at: Mapping[Partition, Progress], tables: Tables) -> Intake:
+    """Read records in order. Those of partitions that are not in `at` (not ours, or blocked) are left alone.
+
+    A record that cannot be read cuts its partition; those before it, and other partitions, go on.
+    """
+    taken: list[Taken] = []
+    cuts: dict[Partition, Cut] = {}
+    now: dict[Partition, Progress] = dict(at)
+    for record in records:
+        progress = now.get(record.partition)
+        if progress is None or record.offset < progress.next_offset:
+            continue
+        try:
+            result = _take_one(record, progress, tables)
+        except RecordError as error:
+            result = Cut(record.partition, record.offset, error, waits=False)
+        if isinstance(result, Cut):
+            cuts[record.partition] = result
+            del now[record.partition]
+        else:
+            now[record.partition] = result.progress
+            taken.append(result)
+    return Intake(taken, cuts)
+
+
+def _take_one(record: Record, progress: Progress, tables: Tables) -> Taken | Cut:
+    partition, offset = record.partition, record.offset
+    change = envelope.decode(record)
+    if change is None or (change.table not in CONTROL_TABLES and tables.is_passed_over(change.table)):
+        return Taken(partition, offset, rule.passed(progress, offset))
+    if change.table == SCHEMA_LOG:
+        return Taken(partition, offset, rule.applied(progress, change), event=schema_event(change))
+    if rule.is_older(progress, change):
+        return Taken(partition, offset, rule.skipped(progress, change))
+    obstacle = tables.obstacle(change.table)
+    if obstacle is not None:
+        return obstacle(change)
+    return Taken(partition, offset, rule.applied(progress, change), change)
+
+
+def stale(change: Change) -> Cut:
+    """The cut at a record that has a column which its table's description lacks."""
+    return Cut(
+        change.partition,
+        change.offset,
+        RecordError(
+            f"The records of {change.table} have a column that its description lacks ({_at(change)}).",
+            remedy="Run deltasync source setup again: it announces the table as it is now.",
+        ),
+        waits=True,
+    )
+
+
+def _undescribed(change: Change) -> Cut:
+    error = RecordError(
+        f"The table {change.table} was never announced ({_at(change)}).",
+        remedy="Run deltasync source setup: it announces every captured table in-stream.",
+    )
+    return Cut(change.partition, change.offset, error, waits=True)
+
+
+def _held(change: Change, why: str) -> Cut:
+    error = RecordError(
+        f"The table {change.table} is held: {why} ({_at(change)}).",
+        remedy="Make the replica's table fit the source's, then run deltasync replica setup: it goes on by itself.",
+    )
+    return Cut(change.partition, change.offset, error, waits=True, held=True)
+
+
+def _at(change: Change) -> str:
+    return f"{change.partition} offset {change.offset}"

@@ -1,0 +1,197 @@
+"""The consumer group's member: records in batches, partitions opened where the ledger says.
+
+Kafka's committed offsets are written as a hint for monitors and never read. There is no offset reset:
+an offset that the log does not hold is an error of its partition (`on_missing`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import structlog
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from deltasync.change import Log, Partition, Record
+from deltasync.errors import SettingsError, UnreachableError
+from deltasync.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# Records taken from the client's queue at a time: bounds by how much a batch exceeds its bytes.
+_CHUNK = 1000
+# Memory for fetched but not yet polled records; two of the connector's largest records fit.
+_QUEUE_KIB = 16 * 1024
+_ADMIN_TIMEOUT_S = 10.0
+# These would break the promise: offsets are committed after the ledger, and never reset.
+_OURS = frozenset(
+    {"enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "group.id", "bootstrap.servers"}
+)
+
+
+class Owner(Protocol):
+    """Told about partitions from inside `poll`, on the polling thread."""
+
+    def on_assign(self, partitions: Mapping[Partition, Log]) -> Mapping[Partition, int]:
+        """Return the offset at which each partition is read; one that is left out is not read."""
+
+    def on_revoke(self, partitions: Iterable[Partition], *, lost: bool) -> None:
+        """The partitions belong to others now; `lost` if that has been so for a while."""
+
+    def on_missing(self, partition: Partition) -> None:
+        """The log does not hold the offset that was to be read next."""
+
+
+class Consumer:
+    """One member of the group. Not thread-safe; all callbacks run inside `poll`."""
+
+    def __init__(self, settings: Settings, owner: Owner) -> None:
+        self._owner = owner
+        self._options = client_options(settings)
+        self._pattern = f"^{re.escape(settings.topic_prefix)}[.].+"
+        self._client = Client(
+            {
+                **self._options,
+                "group.id": settings.group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": int(settings.kafka.session_timeout_s * 1000),
+                "heartbeat.interval.ms": int(settings.kafka.session_timeout_s * 1000 / 4),
+                "topic.metadata.refresh.interval.ms": 5000,  # a new table is found after this
+                "fetch.queue.backoff.ms": 10,  # the default of a second is the latency of a full queue
+                "fetch.wait.max.ms": 100,
+                "queued.max.messages.kbytes": _QUEUE_KIB,
+                "error_cb": _log_error,
+            }
+        )
+        self._admin = AdminClient(self._options)
+
+    def start(self) -> None:
+        """Join the group."""
+        self._client.subscribe([self._pattern], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lost)
+
+    def poll(self, *, rows_max: int, bytes_max: int, wait_s: float) -> list[Record]:
+        """The records that are there, at most `rows_max`, about `bytes_max`; waits for the first one.
+
+        Returns an empty list after `wait_s` seconds without any. Keeps this member in its group.
+        """
+        found: list[Record] = []
+        self._collect(self._client.consume(1, wait_s), found)
+        size = _size(found)
+        while found and len(found) < rows_max and size < bytes_max:
+            chunk = self._client.consume(min(_CHUNK, rows_max - len(found)), 0)
+            if not chunk:
+                break
+            before = len(found)
+            self._collect(chunk, found)
+            size += _size(found[before:])
+        return found
+
+    def _collect(self, messages: Iterable[Message], found: list[Record]) -> None:
+        for message in messages:
+            partition = Partition(message.topic() or "", message.partition() or 0)
+            error = message.error()
+            if error is None:
+                found.append(Record(partition, message.offset() or 0, _bytes(message.key()), _bytes(message.value())))
+            elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 - its public name
+                self._owner.on_missing(partition)
+            elif error.fatal():
+                raise KafkaException(error)
+            else:
+                _log_error(error)
+
+    def pause(self, partition: Partition) -> None:
+        """Deliver nothing of `partition` until `reposition`."""
+        self._client.pause([TopicPartition(*partition)])
+
+    def reposition(self, partition: Partition, offset: int) -> None:
+        """Read `partition` from `offset` next, whether it was paused or not."""
+        self._client.incremental_unassign([TopicPartition(*partition)])
+        self._client.incremental_assign([TopicPartition(*partition, offset)])
+        self._client.resume([TopicPartition(*partition)])  # a pause outlives the assignment
+
+    def commit(self, next_offsets: Mapping[Partition, int]) -> None:
+        """Tell the group how far we are, for monitors; does not wait, and a failure does no harm."""
+        offsets = [TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
+        try:
+            self._client.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            log.debug("offsets not committed", reason=str(error))
+
+    def end_offset(self, partition: Partition) -> int | None:
+        """The next offset that will be written, as the last fetch told; None where it is not known."""
+        _, high = self._client.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        return high if high >= 0 else None
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._client.close()
+
+    def _assign(self, client: Client, partitions: list[TopicPartition]) -> None:
+        wanted = [Partition(p.topic, p.partition) for p in partitions]
+        ids = topic_ids(self._admin, {partition.topic for partition in wanted})
+        logs = {}
+        for partition in wanted:
+            low, high = client.get_watermark_offsets(TopicPartition(*partition), timeout=_ADMIN_TIMEOUT_S)
+            logs[partition] = Log(ids[partition.topic], low, high)
+        offsets = self._owner.on_assign(logs)
+        client.incremental_assign(
+            [TopicPartition(*partition, offsets.get(partition, logs[partition].end_offset)) for partition in wanted]
+        )
+        for partition in wanted:
+            if partition not in offsets:
+                self.pause(partition)
+
+    def _revoke(self, _client: Client, partitions: list[TopicPartition]) -> None:
+        self._owner.on_revoke([Partition(p.topic, p.partition) for p in partitions], lost=False)
+
+    def _lost(self, _client: Client, partitions: list[TopicPartition]) -> None:
+        self._owner.on_revoke([Partition(p.topic, p.partition) for p in partitions], lost=True)
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """What every Kafka client of ours is made with. Raises SettingsError for an option that is not the user's."""
+    settings.need("kafka.bootstrap")
+    taken = _OURS & settings.kafka.options.keys()
+    if taken:
+        raise SettingsError(
+            f"The Kafka option {min(taken)} cannot be set: deltasync's promises rest on its value.",
+            remedy="Remove it from `options` in [kafka].",
+        )
+    return {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 3, **settings.kafka.options}
+
+
+def topic_ids(admin: AdminClient, topics: Iterable[str]) -> dict[str, str]:
+    """The id of each topic: another one means that the topic was deleted and made again."""
+    from confluent_kafka import TopicCollection  # noqa: PLC0415 - not in the type stubs of every version
+
+    wanted = sorted(topics)
+    if not wanted:
+        return {}
+    try:
+        described = admin.describe_topics(TopicCollection(wanted), request_timeout=_ADMIN_TIMEOUT_S)
+        return {topic: str(described[topic].result().topic_id) for topic in wanted}
+    except KafkaException as error:
+        raise UnreachableError(
+            f"Kafka did not describe the topics: {error.args[0].str()}.",
+            remedy="See whether the broker at [kafka] bootstrap is up and the service may describe topics.",
+        ) from None
+
+
+def _size(records: Iterable[Record]) -> int:
+    return sum(len(record.value or b"") for record in records)
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _log_error(error: KafkaError) -> None:
+    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return  # no topic of the pipeline exists yet: Connect makes them
+    log.warning("kafka", reason=error.str(), code=error.name())

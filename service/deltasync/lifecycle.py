@@ -1,0 +1,71 @@
+"""The service's life: starting, running, draining, stopped or failed; SIGTERM and SIGINT begin the draining."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from enum import Enum
+from types import FrameType
+
+
+class State(Enum):
+    """STARTING → RUNNING → DRAINING → STOPPED, or FAILED from anywhere."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+# A batch that is being applied has this long to end by itself; then it is cancelled and rolled back.
+# compose and Kubernetes kill after 30 s, and the promise is 10.
+DRAIN_S_MAX = 8.0
+
+
+class Lifecycle:
+    """Holds the state; `stop` may be called from a signal handler or another thread, and twice."""
+
+    def __init__(self) -> None:
+        self.state = State.STARTING
+        self._stop = threading.Event()
+        self._overdue: list[Callable[[], None]] = []
+
+    @property
+    def running(self) -> bool:
+        return not self._stop.is_set()
+
+    def to(self, state: State) -> None:
+        self.state = state
+
+    def on_overdue(self, act: Callable[[], None]) -> None:
+        """What to do if draining takes longer than DRAIN_S_MAX; runs on a thread of its own."""
+        self._overdue.append(act)
+
+    def stop(self) -> None:
+        """Begin to drain. Does not wait."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self.state = State.DRAINING
+        for act in self._overdue:
+            timer = threading.Timer(DRAIN_S_MAX, act)
+            timer.daemon = True
+            timer.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but wake at once for `stop`; True if it was called."""
+        return self._stop.wait(seconds)
+
+    def handle_signals(self) -> None:
+        """Let SIGTERM and SIGINT call `stop`; a second one ends the process at once."""
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            self.stop()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, handle)

@@ -1,0 +1,1 @@
+"""Lag, metrics and health: what the service says of itself."""

@@ -1,0 +1,100 @@
+"""Every metric of the service, with its name, unit and labels: the registry behind `/metrics`."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from deltasync.change import Partition
+from deltasync.ownership import Ownership, PartitionState
+
+# From 1 ms to 10 min in steps of about a fifth: quantiles read from them err by less than that.
+_LATENCY_BUCKETS_S = tuple(round(0.001 * 1.2**n, 6) for n in range(74))
+
+
+class Metrics:
+    """Counters and gauges of one worker; thread-safe. `registry` is what `/metrics` prints."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.records = Counter("deltasync_records", "Records polled from Kafka.", registry=registry)
+        self.changes = Counter("deltasync_changes_applied", "Row changes applied to the replica.", registry=registry)
+        self.rows = Counter("deltasync_rows_written", "Rows written after compaction.", registry=registry)
+        self.skipped = Counter(
+            "deltasync_records_skipped",
+            "Records that were older than what was applied, by position.",
+            ["topic"],
+            registry=registry,
+        )
+        self.passed_over = Counter(
+            "deltasync_records_passed_over",
+            "Records without a change of a captured table: tombstones, heartbeats, tables that are not captured.",
+            registry=registry,
+        )
+        self.batches = Counter("deltasync_batches", "Transactions committed on the replica.", registry=registry)
+        self.retries = Counter("deltasync_retries", "Batches that failed for a passing reason.", registry=registry)
+        self.fenced = Counter(
+            "deltasync_fenced_batches", "Batches that another worker had taken over.", registry=registry
+        )
+        self.apply_seconds = Histogram(
+            "deltasync_apply_seconds", "Time of one transaction on the replica.", registry=registry
+        )
+        self.latency_seconds = Histogram(
+            "deltasync_latency_seconds",
+            "From the source's commit of a change to its commit on the replica.",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.lag = Gauge(
+            "kafka_consumergroup_group_lag",
+            "Records of a partition that are not applied yet.",
+            ["group", "topic", "partition"],
+            registry=registry,
+        )
+        self.next_offset = Gauge(
+            "kafka_consumergroup_group_offset",
+            "The next offset that will be applied.",
+            ["group", "topic", "partition"],
+            registry=registry,
+        )
+        self.partitions = Gauge(
+            "deltasync_partitions", "Partitions that this worker owns, by state.", ["state"], registry=registry
+        )
+        self.task_restarts = Counter(
+            "deltasync_connector_task_restarts", "Failed connector tasks that were restarted.", registry=registry
+        )
+
+    def batch(self, *, records: int, changes: int, rows: int, seconds: float) -> None:
+        """A transaction was committed on the replica."""
+        self.batches.inc()
+        self.changes.inc(changes)
+        self.rows.inc(rows)
+        self.passed_over.inc(records - changes)
+        self.apply_seconds.observe(seconds)
+
+    def latencies(self, seconds: Iterable[float]) -> None:
+        """From source commit to visible; clocks that disagree make it negative, which counts as 0."""
+        for one in seconds:
+            self.latency_seconds.observe(max(0.0, one))
+
+    def ownership(self, group: str, ownership: Ownership, end_offset: Callable[[Partition], int | None]) -> None:
+        """How far each partition of this worker is."""
+        states = Tally(owned.state for owned in ownership.all())
+        for state in PartitionState:
+            self.partitions.labels(state.value).set(states[state])
+        for owned in ownership.all():
+            labels = (group, owned.partition.topic, str(owned.partition.number))
+            self.next_offset.labels(*labels).set(owned.progress.next_offset)
+            end = end_offset(owned.partition)
+            if end is not None:
+                self.lag.labels(*labels).set(max(0, end - owned.progress.next_offset))
+
+    def forget(self, group: str, partition: Partition) -> None:
+        """Another worker reports this partition from now on."""
+        for gauge in (self.lag, self.next_offset):
+            try:
+                gauge.remove(group, partition.topic, str(partition.number))
+            except KeyError:
+                continue

@@ -1,0 +1,130 @@
+"""The partitions that this worker owns, and the state of each.
+
+UNOPENED ──ledger read──▶ READING ──cut──▶ WAITING ──description came──▶ READING
+    └──────gap──────┐        └──cannot be read──┐      └──took too long──┐
+                    ▼                           ▼                        ▼
+                                      STOPPED (until the partition is assigned anew)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+
+from deltasync.change import Log, Partition
+from deltasync.errors import DeltasyncError
+from deltasync.intake import Cut, Tables
+from deltasync.progress import Claim, Progress
+
+# A description travels in another partition, and another worker may apply it: it is late by a poll
+# or two. After this long it is not on its way at all.
+WAIT_S_MAX = 60.0
+_CHECK_EVERY_S = 0.25
+
+
+class PartitionState(Enum):
+    """See the module's picture."""
+
+    UNOPENED = "unopened"
+    READING = "reading"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+class Owned:
+    """One partition of ours."""
+
+    def __init__(self, partition: Partition, log: Log) -> None:
+        self.partition = partition
+        self.log = log
+        self.state = PartitionState.UNOPENED
+        self.progress = Progress()
+        self.cut: Cut | None = None
+        self.tables: Tables | None = None
+        self.error: DeltasyncError | None = None
+        self._waiting_since = 0.0
+
+    @property
+    def is_reading(self) -> bool:
+        return self.state is PartitionState.READING
+
+    def opened(self, progress: Progress) -> None:
+        """The ledger was read. A partition that stopped stays so; one that waits reads on from the ledger."""
+        if self.state is not PartitionState.STOPPED:
+            self.progress, self.state, self.cut = progress, PartitionState.READING, None
+
+    def waits(self, cut: Cut, tables: Tables, now: float) -> bool:
+        """Begin to wait for other tables than these, or go on waiting at the same record; True if this is news."""
+        news = self.cut is None or self.cut.offset != cut.offset or self.cut.error.what != cut.error.what
+        if news:
+            self._waiting_since = now
+        self.cut, self.tables, self.state = cut, tables, PartitionState.WAITING
+        return news
+
+    def is_overdue(self, now: float) -> bool:
+        """True if what the partition waits for is not on its way. A held table waits for its operator."""
+        return self.cut is not None and not self.cut.held and now - self._waiting_since > WAIT_S_MAX
+
+    def goes_on(self) -> None:
+        """Read again; `cut` stays, to tell whether the next wait is news."""
+        self.state = PartitionState.READING
+
+    def stopped(self, error: DeltasyncError) -> None:
+        self.error, self.state = error, PartitionState.STOPPED
+
+
+class Ownership:
+    """All partitions of this worker."""
+
+    def __init__(self) -> None:
+        self._owned: dict[Partition, Owned] = {}
+        self._checked = 0.0
+
+    def assigned(self, logs: Mapping[Partition, Log]) -> None:
+        self._owned.update({partition: Owned(partition, log) for partition, log in logs.items()})
+
+    def revoked(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            self._owned.pop(partition, None)
+
+    def moved(self, to: Mapping[Partition, Progress]) -> None:
+        """A batch was applied."""
+        for partition, progress in to.items():
+            self._owned[partition].progress = progress
+
+    def get(self, partition: Partition) -> Owned | None:
+        return self._owned.get(partition)
+
+    def all(self) -> list[Owned]:
+        return list(self._owned.values())
+
+    def claim(self, partition: Partition) -> Claim:
+        owned = self._owned[partition]
+        return Claim(owned.log.topic_id, owned.progress)
+
+    def is_open(self, partition: Partition) -> bool:
+        owned = self._owned.get(partition)
+        return owned is not None and owned.is_reading
+
+    @property
+    def unopened(self) -> bool:
+        """True if the ledger could not be read for some partition yet."""
+        return any(owned.state is PartitionState.UNOPENED for owned in self._owned.values())
+
+    def progress(self) -> dict[Partition, Progress]:
+        """The partitions that are read, and how far they are."""
+        return {partition: owned.progress for partition, owned in self._owned.items() if owned.is_reading}
+
+    def logs(self) -> dict[Partition, Log]:
+        """What the broker held of each partition when it was assigned; those that stopped are left out."""
+        return {p: owned.log for p, owned in self._owned.items() if owned.state is not PartitionState.STOPPED}
+
+    def waiting(self) -> list[Owned]:
+        return [owned for owned in self._owned.values() if owned.state is PartitionState.WAITING]
+
+    def due(self, now: float) -> bool:
+        """True if something waits and it is time to look again."""
+        if not self.waiting() or now - self._checked < _CHECK_EVERY_S:
+            return False
+        self._checked = now
+        return True

@@ -1,0 +1,86 @@
+"""How far a partition has been applied, and whether a record is older than that: pure.
+
+The rule of "never older": Connect emits an in-order suffix again after a crash. A change is skipped
+only if its position is known, strictly older than the watermark, and its source commit not later
+than the latest one applied. Reads and truncates are never skipped, and where they turn up again
+the watermark goes back with them, so that what follows them is applied again too.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from deltasync.change import Change, Op, Position
+from deltasync.errors import RecordError
+
+
+class Progress(NamedTuple):
+    """One partition's row of the ledger.
+
+    `next_offset` is the only offset ever stored: the one that is read next. `watermark` is None until
+    a positioned change was applied. `committed_us` is the latest source commit applied, in
+    microseconds since 1970. `skipped` counts the records that were older.
+    """
+
+    next_offset: int = 0
+    watermark: tuple[int | None, int] | None = None
+    committed_us: int | None = None
+    skipped: int = 0
+
+
+class Claim(NamedTuple):
+    """A partition as this worker owns it: its topic's id and how far it had applied it."""
+
+    topic_id: str
+    progress: Progress
+
+
+def is_older(progress: Progress, change: Change) -> bool:
+    """True if the change was applied before and must be skipped.
+
+    Raises RecordError for a position that is older although its source commit is later: the source's
+    log was replaced, and no order between old and new is known.
+    """
+    position = change.position
+    if change.op in (Op.READ, Op.TRUNCATE) or progress.watermark is None:
+        return False
+    if position.seq0 is None or position.seq1 is None:
+        return False
+    seq0, seq1 = progress.watermark
+    if (position.seq0, position.seq1) >= (seq0 or 0, seq1):
+        return False
+    if position.committed_us <= (progress.committed_us or 0):
+        return True
+    raise RecordError(
+        f"The record at {change.partition} offset {change.offset} is older in the source's log than what was applied, "
+        "although its transaction committed later: the source's log was replaced.",
+        remedy=(
+            "See whether the source was restored or failed over. When the topic is known to be right: deltasync ledger "
+            f"set {change.partition.topic} {change.partition.number} {change.offset} --reason … starts a new watermark."
+        ),
+    )
+
+
+def passed(progress: Progress, offset: int) -> Progress:
+    """Progress after a record that carries no change."""
+    return progress._replace(next_offset=offset + 1)
+
+
+def skipped(progress: Progress, change: Change) -> Progress:
+    """Progress after a change that was older."""
+    return progress._replace(next_offset=change.offset + 1, skipped=progress.skipped + 1)
+
+
+def applied(progress: Progress, change: Change) -> Progress:
+    """Progress after a change that is applied. A null first half starts a new watermark."""
+    progress = progress._replace(next_offset=change.offset + 1)
+    if change.incremental or change.position.seq1 is None:
+        return progress
+    progress = progress._replace(watermark=_watermark(change.position))
+    if change.op is Op.READ:
+        return progress
+    return progress._replace(committed_us=max(progress.committed_us or 0, change.position.committed_us))
+
+
+def _watermark(position: Position) -> tuple[int | None, int] | None:
+    return None if position.seq1 is None else (position.seq0, position.seq1)

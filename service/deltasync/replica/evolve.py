@@ -1,0 +1,121 @@
+"""Folds the source's schema log into the replica: creates tables and adds columns, holds what it may not guess.
+
+Applied by itself: a new table, new columns, new labels of an enum. Anything else (a rename, another
+type, a dropped column, another key) holds the table until the replica's table was made to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import psycopg
+import structlog
+
+from deltasync.debezium.schema_log import SchemaEvent
+from deltasync.postgres.catalog import describe_tables
+from deltasync.replica import ddl
+from deltasync.table import Column, SourceTable, Table, TableId
+
+log = structlog.get_logger(__name__)
+
+_UNDEFINED = (
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InvalidSchemaName,
+)
+
+
+def fold(events: Iterable[SchemaEvent], known: Mapping[TableId, SourceTable]) -> dict[TableId, SourceTable]:
+    """The new state of the tables that the events are about; entries that are older than it change nothing.
+
+    Pure: what the replica has to do about it is `fit`.
+    """
+    changed: dict[TableId, SourceTable] = {}
+    for event in events:
+        if event.table is None:
+            log.warning("schema log has a hole", reason=event.reason, id=event.id)
+            continue
+        before = changed.get(event.table) or known.get(event.table)
+        if before is not None and event.id <= before.log_id:
+            continue
+        if event.event == "drop" and before is not None:
+            changed[event.table] = before._replace(log_id=event.id, dropped=True, reason="dropped on the source")
+        elif event.description is not None:
+            changed[event.table] = _described(event, before)
+        else:
+            log.warning("schema log has a hole", table=str(event.table), reason=event.reason, id=event.id)
+    return changed
+
+
+def _described(event: SchemaEvent, before: SourceTable | None) -> SourceTable:
+    complete = event.complete and (before is None or before.complete)
+    return SourceTable(event.id, event.captured, complete, False, event.reason, None, event.description)  # noqa: FBT003
+
+
+def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> str | None:
+    """Make the replica's table fit its description, in the caller's transaction.
+
+    `before` is the description that it fitted until now. Returns why it may not be made to fit, in
+    which case nothing was changed; None where it fits.
+    """
+    existing = next((t for t in describe_tables(connection, [table.schema]) if t.id == table.id), None)
+    _fit_enums(connection, table)
+    if existing is None:
+        _create(connection, table)
+        return None
+    misfit = difference(existing, table, before)
+    if misfit is None and (missing := _missing(existing, table)):
+        ddl.execute(connection, ddl.add_columns(table, missing))
+        log.info("columns added", table=str(table.id), columns=[column.name for column in missing])
+    return misfit
+
+
+def difference(existing: Table, table: Table, before: Table | None) -> str | None:
+    """What keeps the replica's table from taking the described rows, in words; None where nothing does. Pure."""
+    if set(existing.primary_key) != set(table.primary_key):
+        keys = [f"({', '.join(key)})" for key in (table.primary_key, existing.primary_key)]
+        return f"its primary key is {keys[0]} on the source and {keys[1]} on the replica"
+    for old in (before or table).columns:
+        new = table.column(old.name)
+        if new is None:
+            return f"the column {old.name} was dropped or renamed on the source"
+        if new.sql_type != old.sql_type:
+            return f"the type of {old.name} changed from {old.sql_type} to {new.sql_type} on the source"
+    return None
+
+
+def _missing(existing: Table, table: Table) -> list[Column]:
+    return [column for column in table.columns if existing.column(column.name) is None]
+
+
+def _create(connection: psycopg.Connection, table: Table) -> None:
+    try:
+        with connection.transaction():
+            ddl.execute(connection, ddl.create_table(table))
+    except _UNDEFINED:
+        # A default calls a function that only the source has. All values travel, so none is lost.
+        ddl.execute(connection, ddl.create_table(table, with_defaults=False))
+        log.warning("table created without its defaults", table=str(table.id))
+        return
+    log.info("table created", table=str(table.id))
+
+
+def _fit_enums(connection: psycopg.Connection, table: Table) -> None:
+    ddl.execute(connection, ddl.create_schema(table))
+    for column in ddl.enum_columns(table):
+        labels = _enum_labels(connection, column)
+        if not labels:
+            ddl.execute(connection, ddl.create_enum(column))
+        for statement in ddl.add_labels(column, labels) if labels else ():
+            ddl.execute(connection, statement)
+
+
+def _enum_labels(connection: psycopg.Connection, column: Column) -> list[str]:
+    rows = connection.execute(
+        """SELECT e.enumlabel FROM pg_catalog.pg_enum e JOIN pg_catalog.pg_type t ON t.oid = e.enumtypid
+           JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+           WHERE n.nspname = %s AND t.typname = %s ORDER BY e.enumsortorder""",
+        [column.type.schema, column.type.name],
+    )
+    return [label for (label,) in rows]

@@ -1,0 +1,161 @@
+"""The ledger: how far each partition has been applied, locked, checked and moved with the rows.
+
+A lock alone fences nothing: a worker that was frozen, lost its partitions and woke up again would
+wait for the lock and then write. Therefore `fence` compares what it finds with what the worker
+expects, and a batch that is not expected writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from deltasync.change import Partition
+from deltasync.errors import FencedError, GapError
+from deltasync.progress import Claim, Progress
+from deltasync.replica.tables import ledger, source_canary
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def open_partitions(
+    connection: sa.Connection, pipeline: str, ids: Mapping[Partition, str]
+) -> dict[Partition, Progress | GapError]:
+    """How far each partition has been applied; one that is new starts at 0. Idempotent.
+
+    A GapError stands for one whose topic the ledger knows under another id only: it was deleted and
+    made again, and what was in the old one may not be in the new one.
+    """
+    if not ids:
+        return {}
+    known = _read(connection, pipeline, list(ids))
+    new = [p for p in ids if p not in known]
+    if new:
+        rows = [{**_key(pipeline, p, ids[p]), "next_offset": 0} for p in new]
+        connection.execute(insert(ledger).on_conflict_do_nothing(), rows)
+    opened = _read(connection, pipeline, list(ids))
+    return {p: _of_topic(p, opened[p], topic_id) for p, topic_id in ids.items()}
+
+
+def _of_topic(partition: Partition, claims: list[Claim], topic_id: str) -> Progress | GapError:
+    return next((claim.progress for claim in claims if claim.topic_id == topic_id), None) or _recreated(partition)
+
+
+def _key(pipeline: str, partition: Partition, topic_id: str) -> dict[str, Any]:
+    return {"pipeline": pipeline, "topic": partition.topic, "topic_id": topic_id, "partition": partition.number}
+
+
+def fence(connection: sa.Connection, pipeline: str, claims: Mapping[Partition, Claim]) -> None:
+    """Lock the rows of these partitions until the transaction ends, in one order for all workers.
+
+    Raises FencedError if one is not where this worker left it: then nothing may be written.
+    """
+    wanted = [(p.topic, claim.topic_id, p.number) for p, claim in sorted(claims.items())]
+    key = sa.tuple_(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
+    query = (
+        sa.select(ledger.c.topic, ledger.c.partition, ledger.c.next_offset)
+        .where(ledger.c.pipeline == pipeline, key.in_(wanted))
+        .order_by(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
+        .with_for_update()
+    )
+    found = {Partition(topic, number): offset for topic, number, offset in connection.execute(query)}
+    for partition, claim in claims.items():
+        if found.get(partition) != claim.progress.next_offset:
+            raise FencedError(
+                f"The ledger of {partition} is at {found.get(partition)}, not at {claim.progress.next_offset}.",
+                remedy="Another worker has taken it over; this one wrote nothing and reads the ledger again.",
+            )
+
+
+def move(
+    connection: sa.Connection, pipeline: str, claims: Mapping[Partition, Claim], to: Mapping[Partition, Progress]
+) -> None:
+    """Write how far the partitions are now; belongs behind `fence` in the transaction of the rows."""
+    identity = sa.select(source_canary.c.system_identifier, source_canary.c.timeline).where(
+        source_canary.c.pipeline == pipeline
+    )
+    statement = (
+        sa.update(ledger)
+        .where(
+            ledger.c.pipeline == pipeline,
+            ledger.c.topic == sa.bindparam("b_topic"),
+            ledger.c.topic_id == sa.bindparam("b_topic_id"),
+            ledger.c.partition == sa.bindparam("b_partition"),
+        )
+        .values(
+            next_offset=sa.bindparam("b_next_offset"),
+            seq0=sa.bindparam("b_seq0"),
+            seq1=sa.bindparam("b_seq1"),
+            source_committed_at=sa.bindparam("b_committed_at"),
+            skipped=sa.bindparam("b_skipped"),
+            system_identifier=identity.with_only_columns(source_canary.c.system_identifier).scalar_subquery(),
+            timeline=identity.with_only_columns(source_canary.c.timeline).scalar_subquery(),
+            updated_at=sa.func.clock_timestamp(),
+        )
+    )
+    connection.execute(
+        statement, [_row(partition, claims[partition].topic_id, to[partition]) for partition in sorted(to)]
+    )
+
+
+def read(connection: sa.Connection, pipeline: str) -> dict[Partition, Claim]:
+    """All partitions of a pipeline, under the newest id of their topic."""
+    return {partition: found[-1] for partition, found in _read(connection, pipeline, None).items()}
+
+
+def _read(connection: sa.Connection, pipeline: str, partitions: list[Partition] | None) -> dict[Partition, list[Claim]]:
+    query = sa.select(ledger).where(ledger.c.pipeline == pipeline).order_by(ledger.c.updated_at)
+    if partitions is not None:
+        query = query.where(sa.tuple_(ledger.c.topic, ledger.c.partition).in_([tuple(p) for p in partitions]))
+    found: dict[Partition, list[Claim]] = {}
+    for row in connection.execute(query):
+        claim = Claim(row.topic_id, _progress(row))
+        found.setdefault(Partition(row.topic, row.partition), []).append(claim)
+    return found
+
+
+def _progress(row: Any) -> Progress:  # noqa: ANN401 - a row's columns are attributes
+    return Progress(
+        next_offset=row.next_offset,
+        watermark=None if row.seq1 is None else (row.seq0, row.seq1),
+        committed_us=None if row.source_committed_at is None else to_us(row.source_committed_at),
+        skipped=row.skipped,
+    )
+
+
+def _row(partition: Partition, topic_id: str, progress: Progress) -> dict[str, Any]:
+    seq0, seq1 = progress.watermark or (None, None)
+    return {
+        "b_topic": partition.topic,
+        "b_topic_id": topic_id,
+        "b_partition": partition.number,
+        "b_next_offset": progress.next_offset,
+        "b_seq0": seq0,
+        "b_seq1": seq1,
+        "b_committed_at": None if progress.committed_us is None else from_us(progress.committed_us),
+        "b_skipped": progress.skipped,
+    }
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_us(microseconds: int) -> datetime:
+    """The moment that many microseconds after 1970, exactly."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def _recreated(partition: Partition) -> GapError:
+    return GapError(
+        f"The topic {partition.topic} was deleted and made again: the ledger knows it under another id.",
+        remedy=(
+            "What was not applied before that is in neither. Read its table again; when it is known that nothing is "
+            f"missing: deltasync ledger set {partition.topic} {partition.number} 0 --reason …"
+        ),
+    )

@@ -1,0 +1,120 @@
+"""One worker's session on the replica: opens partitions, applies batches, one transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from deltasync.change import Partition
+from deltasync.debezium.schema_log import SchemaEvent
+from deltasync.errors import FencedError, GapError
+from deltasync.plan import TablePlan
+from deltasync.progress import Claim, Progress
+from deltasync.replica import catalog, evolve, ledger
+from deltasync.replica.engine import driver, open_replica
+from deltasync.replica.writer import Writer
+from deltasync.settings import Settings
+from deltasync.table import SourceTable, TableId
+
+
+class Batch(NamedTuple):
+    """What one transaction covers: partitions as they were, where they are after it, and what is done."""
+
+    claims: Mapping[Partition, Claim]
+    to: Mapping[Partition, Progress]
+    plans: Sequence[TablePlan] = ()
+    events: Sequence[SchemaEvent] = ()
+
+
+class Replica:
+    """A session that connects when it is first needed, and again after a failure."""
+
+    def __init__(self, settings: Settings) -> None:
+        settings.need("replica.dsn")
+        self._settings = settings
+        self._connection: sa.Connection | None = None
+        self._writer: Writer | None = None
+
+    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
+        """How far these partitions were applied (see `ledger.open_partitions`)."""
+        with self._begin() as connection:
+            return ledger.open_partitions(connection, self._settings.pipeline, ids)
+
+    def tables(self) -> dict[TableId, SourceTable]:
+        """What is known of the source's tables."""
+        with self._begin() as connection:
+            return catalog.load(connection, self._settings.pipeline)
+
+    def apply(self, batch: Batch) -> int:
+        """Apply a batch and move the ledger in one transaction; returns how many rows were written.
+
+        Raises FencedError where the ledger is not where `claims` say; then nothing was written, as
+        after any other error. An error from COMMIT itself leaves open whether it took place: the
+        fence of the next try answers that.
+        """
+        pipeline = self._settings.pipeline
+        with self._begin() as connection:
+            ledger.fence(connection, pipeline, batch.claims)
+            if batch.events:
+                self._evolve(connection, batch.events)
+            written = self._writer.write(batch.plans) if self._writer else 0
+            ledger.move(connection, pipeline, batch.claims, batch.to)
+        return written
+
+    def cancel(self) -> None:
+        """Cancel the statement that runs now; callable from another thread."""
+        connection = self._connection
+        if connection is not None:
+            driver(connection).cancel_safe(timeout=5)
+
+    def close(self) -> None:
+        """Close the session; what was not committed is rolled back. Idempotent."""
+        connection, self._connection, self._writer = self._connection, None, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
+
+    def _evolve(self, connection: sa.Connection, events: Iterable[SchemaEvent]) -> None:
+        known = catalog.load(connection, self._settings.pipeline)
+        changed = evolve.fold(events, known)
+        for id_, table in changed.items():
+            if table.captured and not table.dropped and table.description is not None:
+                before = known.get(id_)
+                held = evolve.fit(driver(connection), table.description, before.description if before else None)
+                changed[id_] = table._replace(held=held)
+        catalog.store(connection, self._settings.pipeline, changed)
+        if self._writer:
+            self._writer.forget({id_.schema for id_ in changed})
+
+    def _begin(self) -> _Transaction:
+        if self._connection is None:
+            self._connection = open_replica(self._settings, name="run")
+            self._writer = Writer(driver(self._connection))
+        return _Transaction(self, self._connection)
+
+
+class _Transaction:
+    """A transaction of the session, which ends with its connection where anything but the fence failed."""
+
+    def __init__(self, replica: Replica, connection: sa.Connection) -> None:
+        self._replica = replica
+        self._connection = connection
+        self._transaction: sa.Transaction | None = None
+
+    def __enter__(self) -> sa.Connection:
+        self._transaction = self._connection.begin()
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if self._transaction is not None and kind is None:
+                self._transaction.commit()
+            elif self._transaction is not None and kind is FencedError:
+                self._transaction.rollback()
+        except BaseException:
+            self._replica.close()
+            raise
+        if kind is not None and kind is not FencedError:
+            self._replica.close()

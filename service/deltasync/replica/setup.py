@@ -1,0 +1,143 @@
+"""`deltasync replica setup`: the service's role, the schema `deltasync`, and the tables that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.dialects.postgresql import insert
+
+from deltasync.errors import RefusedError
+from deltasync.postgres.catalog import describe_tables
+from deltasync.postgres.connect import connect
+from deltasync.replica import catalog, evolve
+from deltasync.replica.engine import alchemy, driver, newer_version
+from deltasync.replica.tables import SCHEMA, VERSION, metadata, version
+from deltasync.settings import Settings
+from deltasync.table import Table
+
+# One set-up at a time; an arbitrary number that is ours.
+_LOCK = 0x64656C74
+_SERVER_VERSION_MIN = 150_000
+
+
+class Report(NamedTuple):
+    """What set-up did: role and tables that it made, tables that were made to fit again, tables still held."""
+
+    role: str | None
+    created: list[str]
+    released: list[str]
+    held: dict[str, str]
+
+
+def setup(settings: Settings) -> Report:
+    """Make or migrate what `run` needs. Idempotent; one transaction, so that it happens whole or not at all."""
+    settings.need("replica.dsn")
+    described = _described_by_source(settings)
+    with alchemy(lambda: connect(settings.replica.admin_conninfo() or "", name="replica setup")) as core, core.begin():
+        connection = driver(core)
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        if connection.info.server_version < _SERVER_VERSION_MIN:
+            raise RefusedError("The replica's PostgreSQL is older than 15.", remedy="Use PostgreSQL 15 or newer.")
+        role, made = _role(connection, settings)
+        _grants(connection, role, {table.schema for table in described} | set(settings.source.schemas))
+        connection.execute(
+            sql.SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(
+                sql.Identifier(SCHEMA), sql.Identifier(role)
+            )
+        )
+        connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+        _tables_of_ours(core)
+        created = [str(table.id) for table in described if _make(connection, table)]
+        released, held = _refit(core, settings.pipeline)
+    return Report(role if made else None, created, released, held)
+
+
+def _described_by_source(settings: Settings) -> list[Table]:
+    """The source's captured tables, where the source can be reached from here; otherwise `run` makes them."""
+    if settings.source.dsn is None:
+        return []
+    with connect(settings.source.conninfo() or "", name="replica setup") as source:
+        tables = describe_tables(source, settings.source.schemas)
+        rows = source.execute(
+            "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", [settings.publication]
+        ).fetchall()
+    published = set(rows)
+    return [table for table in tables if tuple(table.id) in published]
+
+
+def _role(connection: psycopg.Connection, settings: Settings) -> tuple[str, bool]:
+    """The service's role, made where it is missing; True where it was."""
+    known = conninfo_to_dict(settings.replica.conninfo() or "")
+    name = str(known.get("user") or connection.info.user)
+    exists = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None
+    if not exists:
+        password = sql.Literal(str(known.get("password") or ""))
+        statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), password)
+        connection.execute(statement)
+    database = sql.Identifier(connection.info.dbname)
+    connection.execute(
+        sql.SQL("GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {} TO {}").format(database, sql.Identifier(name))
+    )
+    if connection.info.user != name:
+        connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(name)))
+    return name, not exists
+
+
+def _tables_of_ours(core: sa.Connection) -> None:
+    metadata.create_all(core)
+    found = core.execute(sa.select(version.c.version)).scalar_one_or_none()
+    if found is not None and found > VERSION:
+        raise newer_version(found)
+    core.execute(insert(version).values(version=VERSION).on_conflict_do_nothing())
+
+
+def _grants(connection: psycopg.Connection, role: str, schemas: Iterable[str]) -> None:
+    """Rights on what is there already and belongs to others; what the service creates is its own."""
+    existing = connection.execute(
+        "SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s)", [sorted(schemas)]
+    ).fetchall()
+    for (schema,) in existing:
+        for statement in (
+            "GRANT USAGE, CREATE ON SCHEMA {0} TO {1}",
+            "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA {0} TO {1}",
+        ):
+            connection.execute(sql.SQL(statement).format(sql.Identifier(schema), sql.Identifier(role)))
+
+
+def _make(connection: psycopg.Connection, table: Table) -> bool:
+    existing = {t.id for t in describe_tables(connection, [table.schema])}
+    if table.id in existing:
+        return False
+    evolve.fit(connection, table, None)
+    return True
+
+
+def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str]]:
+    """Look at held tables again: the operator may have made them fit."""
+    released, held = [], {}
+    for id_, table in catalog.load(core, pipeline).items():
+        if table.held is None or table.description is None:
+            continue
+        misfit = _misfit(driver(core), table.description)
+        if misfit is None:
+            catalog.store(core, pipeline, {id_: table._replace(held=None)})
+            released.append(str(id_))
+        else:
+            held[str(id_)] = misfit
+    return released, held
+
+
+def _misfit(connection: psycopg.Connection, table: Table) -> str | None:
+    existing = next((t for t in describe_tables(connection, [table.schema]) if t.id == table.id), None)
+    if existing is None:
+        return "it does not exist on the replica"
+    for column in table.stored_columns:
+        found = existing.column(column.name)
+        if found is None or found.sql_type != column.sql_type:
+            return f"its column {column.name} is not {column.sql_type} on the replica"
+    return evolve.difference(existing, table, None)

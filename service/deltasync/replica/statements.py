@@ -1,0 +1,117 @@
+"""The SQL that applies rows, built from the replica's own catalog: identifiers quoted, values bound.
+
+Every statement reads its rows from a source `s`: either `unnest` of one text array per column (few
+rows: one round trip, one prepared statement per table) or a temporary table (many rows: COPY). The
+replica's column types parse PostgreSQL's text in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg import sql
+
+from deltasync.postgres.type_sql import type_sql
+from deltasync.table import Table
+
+# Equal keys of these types may differ in text (1.0 and 1.00), so an upsert writes the key, too.
+_KEY_TEXT_VARIES = frozenset({"numeric"})
+
+
+def unnested(target: Table, columns: Sequence[str]) -> sql.Composed:
+    """`(SELECT u.a::type … FROM unnest($1::text[], …) AS u(a, …)) AS s`: one parameter per column."""
+    casts = [sql.SQL("u.{0}::{1} AS {0}").format(sql.Identifier(name), _type(target, name)) for name in columns]
+    arrays = sql.SQL(", ").join([sql.SQL("%s::text[]")] * len(columns))
+    return sql.SQL("(SELECT {} FROM unnest({}) AS u({})) AS s").format(
+        sql.SQL(", ").join(casts), arrays, _names(columns)
+    )
+
+
+def create_stage(stage: str, target: Table, columns: Sequence[str]) -> sql.Composed:
+    """A temporary table with the replica's types, emptied by every COMMIT."""
+    typed = [sql.SQL("{} {}").format(sql.Identifier(name), _type(target, name)) for name in columns]
+    return sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DELETE ROWS").format(
+        sql.Identifier(stage), sql.SQL(", ").join(typed)
+    )
+
+
+def copy_into(stage: str) -> sql.Composed:
+    """Fill a temporary table in the text format."""
+    return sql.SQL("COPY {} FROM STDIN").format(sql.Identifier("pg_temp", stage))
+
+
+def staged(stage: str) -> sql.Composed:
+    """A temporary table as the source of rows."""
+    return sql.SQL("{} AS s").format(sql.Identifier("pg_temp", stage))
+
+
+def truncate(target: Table) -> sql.Composed:
+    """Empty the table; other tables are left alone, as each has a record of its own."""
+    return sql.SQL("TRUNCATE {}").format(_table(target))
+
+
+def delete(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
+    """Delete the rows whose keys (`columns`) the source holds; one that is not there is no error."""
+    return sql.SQL("DELETE FROM {} AS t USING {} WHERE {}").format(_table(target), source, _same_key(columns))
+
+
+def upsert(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
+    """Insert, or make the row equal. A row that is equal already is not written: its xmin stays.
+
+    `*<>` compares the stored images, so that 1.0 and 1.00, or two texts of one json, count as different.
+    The casts keep PostgreSQL from comparing column by column, for which types have no such operator.
+    """
+    written = [name for name in columns if name not in target.primary_key or _varies(target, name)]
+    action: sql.Composable = sql.SQL("NOTHING")
+    if written:
+        action = sql.SQL("UPDATE SET {} WHERE ROW({})::record *<> ROW({})::record").format(
+            sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in written),
+            sql.SQL(", ").join(sql.Identifier("t", name) for name in written),
+            sql.SQL(", ").join(sql.Identifier("excluded", name) for name in written),
+        )
+    return sql.SQL("INSERT INTO {} AS t ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ON CONFLICT ({}) DO {}").format(
+        _table(target), _names(columns), _qualified("s", columns), source, _names(target.primary_key), action
+    )
+
+
+def update(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
+    """Write the named columns of rows that must be there; the others keep their values.
+
+    Matches each row even where it is equal already, so that the count says whether all were there.
+    """
+    written = [name for name in columns if name not in target.primary_key] or list(target.primary_key)
+    return sql.SQL("UPDATE {} AS t SET {} FROM {} WHERE {}").format(
+        _table(target),
+        sql.SQL(", ").join(sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in written),
+        source,
+        _same_key(target.primary_key),
+    )
+
+
+def _varies(target: Table, name: str) -> bool:
+    column = target.column(name)
+    return column is not None and column.type.name in _KEY_TEXT_VARIES
+
+
+def _same_key(key: Sequence[str]) -> sql.Composed:
+    pairs = [sql.SQL("t.{0} = s.{0}").format(sql.Identifier(name)) for name in key]
+    return sql.SQL(" AND ").join(pairs)
+
+
+def _table(target: Table) -> sql.Identifier:
+    return sql.Identifier(target.schema, target.name)
+
+
+def _type(target: Table, name: str) -> sql.Composable:
+    column = target.column(name)
+    if column is None:
+        raise KeyError(name)
+    return type_sql(column)
+
+
+def _names(columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _qualified(alias: str, columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(alias, name) for name in columns)

@@ -1,0 +1,121 @@
+"""The tables that deltasync keeps in the replica: schema `deltasync`, one set for all pipelines."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from deltasync.table import Column as Described
+from deltasync.table import Table as Description
+from deltasync.table import TypeName
+
+SCHEMA = "deltasync"
+# Raised with every change of the tables below; `replica setup` migrates, `run` refuses a newer one.
+VERSION = 1
+
+metadata = MetaData(schema=SCHEMA)
+_now = func.clock_timestamp()
+
+version = Table(
+    "version",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("version", Integer, nullable=False),
+    Column("migrated_at", DateTime(timezone=True), nullable=False, server_default=_now),
+)
+
+# One row per partition: how far it has been applied, written in the transaction of its rows.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("pipeline", String, primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("topic_id", String, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("seq0", BigInteger),
+    Column("seq1", BigInteger),
+    Column("source_committed_at", DateTime(timezone=True)),
+    Column("skipped", BigInteger, nullable=False, server_default="0"),
+    Column("system_identifier", String),
+    Column("timeline", Integer),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_now),
+)
+
+# Who moved the ledger by hand, and why.
+ledger_audit = Table(
+    "ledger_audit",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_now),
+    Column("by", String, nullable=False, server_default=text("session_user")),
+    Column("pipeline", String, nullable=False),
+    Column("topic", String, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("old_next_offset", BigInteger),
+    Column("new_next_offset", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
+)
+
+# The newest description of each table, folded from the source's schema_log.
+source_table = Table(
+    "source_table",
+    metadata,
+    Column("pipeline", String, primary_key=True),
+    Column("schema_name", String, primary_key=True),
+    Column("table_name", String, primary_key=True),
+    Column("log_id", BigInteger, nullable=False),
+    Column("captured", Boolean, nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("dropped", Boolean, nullable=False, server_default=text("false")),
+    Column("reason", String),
+    Column("held", String),
+    Column("description", JSONB),
+)
+
+# The newest canary: what the source's heartbeat saw of itself, and when that became visible here.
+source_canary = Table(
+    "source_canary",
+    metadata,
+    Column("pipeline", String, primary_key=True),
+    Column("beat", BigInteger, nullable=False),
+    Column("beat_at", DateTime(timezone=True), nullable=False),
+    Column("publication_digest", String, nullable=False),
+    Column("publication_tables", Integer, nullable=False),
+    Column("slot_wal_status", String),
+    Column("system_identifier", String, nullable=False),
+    Column("timeline", Integer, nullable=False),
+)
+
+
+def _described(name: str, sql_type: str, type_name: str, *, not_null: bool = True) -> Described:
+    return Described(name, sql_type, TypeName("pg_catalog", type_name), not_null=not_null)
+
+
+# The source's control tables are decoded by these: they are known before any schema_log is read.
+CANARY = Description(
+    SCHEMA,
+    source_canary.name,
+    (
+        _described("pipeline", "text", "text"),
+        _described("beat", "bigint", "int8"),
+        _described("beat_at", "timestamp with time zone", "timestamptz"),
+        _described("publication_digest", "text", "text"),
+        _described("publication_tables", "integer", "int4"),
+        _described("slot_wal_status", "text", "text", not_null=False),
+        _described("system_identifier", "text", "text"),
+        _described("timeline", "integer", "int4"),
+    ),
+    ("pipeline",),
+)

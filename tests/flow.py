@@ -1,0 +1,149 @@
+"""A pipeline in motion for tests: set up on real servers, workers as real processes, and proof of equality."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from deltasync.connect.apply import apply
+from deltasync.connect.client import ConnectClient
+from deltasync.connect.template import load
+from deltasync.replica.setup import setup as replica_setup
+from deltasync.source.setup import setup as source_setup
+from tests.conftest import Pipeline
+
+_DEADLINE_S = 60.0
+
+
+def until(holds: Callable[[], object], what: str, deadline_s: float = _DEADLINE_S) -> None:
+    """Return when `holds()` is true; fail, saying what was waited for, when it is not in time."""
+    end = time.monotonic() + deadline_s
+    while not holds():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline_s:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+class Worker:
+    """One `deltasync run` as a process of its own."""
+
+    def __init__(self, env: dict[str, str], log: Path) -> None:
+        self.log = log
+        self._file = log.open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deltasync.cli.main", "run"],
+            env={"PATH": os.environ["PATH"], **env},
+            stderr=self._file,
+            stdout=self._file,
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait for the end of the process."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code. Fails if the promised 10 s pass."""
+        self.process.terminate()
+        return self.process.wait(10)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+        self._file.close()
+
+    def said(self, text: str) -> bool:
+        return text in self.log.read_text()
+
+
+class Flow:
+    """A test's pipeline: its source and replica, its connector, its workers."""
+
+    def __init__(self, pipeline: Pipeline, folder: Path) -> None:
+        self.pipeline = pipeline
+        self.settings = pipeline.settings
+        self.env = dict(pipeline.env)
+        self.folder = folder
+        self.workers: list[Worker] = []
+        self.source = psycopg.connect(pipeline.source_admin, autocommit=True)
+        self.replica = psycopg.connect(pipeline.replica_admin, autocommit=True)
+
+    def set_up(self, schema: str) -> None:
+        """Create the source's tables, set both sides up, start the connector."""
+        self.source.execute(schema)  # type: ignore[arg-type]
+        source_setup(self.settings)
+        replica_setup(self.settings)
+        self.start_connector()
+
+    def start_connector(self) -> None:
+        """Apply the shipped connector; does not wait until it runs."""
+        with ConnectClient(self.settings.connect.url or "") as client:
+            apply(client, load([], self.settings.variables()))
+
+    @property
+    def connector(self) -> str:
+        return f"{self.settings.pipeline}-source"
+
+    def cli(self, *arguments: str, code: int = 0) -> str:
+        """Run a command; fails unless it exits with `code`. Returns what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "deltasync.cli.main", *arguments],
+            env={"PATH": os.environ["PATH"], "COLUMNS": "200", **self.env},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == code, f"{arguments} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def start_worker(self, **env: str) -> Worker:
+        worker = Worker({**self.env, **env}, self.folder / f"worker-{len(self.workers)}.log")
+        self.workers.append(worker)
+        return worker
+
+    def rows(self, connection: psycopg.Connection[Any], table: str) -> list[str]:
+        """A table's rows as text, ordered by text: two databases are equal where these are."""
+        return [row for (row,) in connection.execute(f'SELECT t::text FROM {table} t ORDER BY t::text COLLATE "C"')]  # type: ignore[arg-type]
+
+    def equal(self, *tables: str) -> bool:
+        try:
+            return all(self.rows(self.source, table) == self.rows(self.replica, table) for table in tables)
+        except psycopg.errors.UndefinedTable:
+            return False
+
+    def wait_equal(self, *tables: str, deadline_s: float = _DEADLINE_S) -> None:
+        try:
+            until(lambda: self.equal(*tables), f"{', '.join(tables)} equal", deadline_s)
+        except AssertionError as error:
+            logs = "\n".join(worker.log.read_text()[-4000:] for worker in self.workers)
+            raise AssertionError(f"{error}\n{logs}") from None
+
+    def ledger(self) -> dict[str, tuple[int, int]]:
+        """Per topic (without the prefix): next offset and how many were skipped by position."""
+        prefix = f"{self.settings.topic_prefix}."
+        query = "SELECT topic, next_offset, skipped FROM deltasync.ledger WHERE pipeline = %s"
+        found = self.replica.execute(query, [self.settings.pipeline])
+        return {topic.removeprefix(prefix): (offset, skipped) for topic, offset, skipped in found}
+
+    def monitor(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.env['DELTASYNC_MONITOR_URL']}{path}", timeout=5)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+        self.source.close()
+        self.replica.close()

@@ -66,7 +66,7 @@ class Process:
 
     def find(self) -> psutil.Process | None:
         """The running process, or None. A process that merely got the same pid later is not taken for it."""
-        self._ended_here()
+        self._runs_here()  # reaps
         try:
             written_at = self._pid_file.stat().st_mtime
             process = psutil.Process(int(self._pid_file.read_text()))
@@ -80,7 +80,7 @@ class Process:
         """Return when `ready` says so. Raises PartError at once where the process has ended, or after the time-out."""
         deadline = time.monotonic() + timeout_s
         while not ready():
-            if self._ended_here() or (self._pid_file not in _children_here and self.find() is None):
+            if self.find() is None and not self._runs_here():
                 raise self.failed("it ended while it was starting")
             if time.monotonic() > deadline:
                 raise self.failed(f"it was not ready after {timeout_s:.0f} s")
@@ -118,13 +118,14 @@ class Process:
                     f"The part {self.name} (pid {left[0].pid}) does not end, not even by SIGKILL.",
                     remedy="Wait until its disk answers, then run `deltasync local down` again.",
                 )
-        if self._ended_here():
-            del _children_here[self._pid_file]
+        if not self._runs_here():
+            _children_here.pop(self._pid_file, None)
         self._pid_file.unlink(missing_ok=True)
 
-    def _ended_here(self) -> bool:
+    def _runs_here(self) -> bool:
+        # A process that this launcher has just started may not have written its pid yet.
         child = _children_here.get(self._pid_file)
-        return child is not None and child.poll() is not None
+        return child is not None and child.poll() is None
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

@@ -8,6 +8,7 @@ environment. `Secret` values never show in `deltasync settings`, logs or traceba
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,11 @@ def _name(value: str) -> str:
         message = "use lower-case letters, digits and _ only: it names a slot, a publication and topics"
         raise ValueError(message)
     return value
+
+
+def _pattern(name: str) -> str:
+    """A regular expression for exactly this name; a comma would end it in a connector's list."""
+    return re.escape(name).replace(",", r"\,")
 
 
 Name = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_name)]
@@ -183,7 +189,8 @@ class Settings(BaseSettings):
     def variables(self) -> dict[str, str]:
         """What `${DELTASYNC_…}` stands for in a connector's template; passwords are left out.
 
-        Connect's view of the source (`[connect] source_host` …) defaults to that of the source's DSN.
+        Connect's view of the source (`[connect] source_host` …) defaults to that of the source's DSN. The
+        schemas are one regular expression for a list like `table.include.list`.
         """
         known = conninfo_to_dict(self.source.conninfo() or "")
         found = {
@@ -191,7 +198,7 @@ class Settings(BaseSettings):
             "TOPIC_PREFIX": self.topic_prefix,
             "SOURCE_SLOT": self.slot,
             "SOURCE_PUBLICATION": self.publication,
-            "SOURCE_SCHEMAS": "|".join(self.source.schemas),
+            "SOURCE_SCHEMAS": "|".join(_pattern(schema) for schema in self.source.schemas),
             "UNAVAILABLE_VALUE": self.unavailable_value,
             "CONNECT_SOURCE_HOST": self.connect.source_host or known.get("host"),
             "CONNECT_SOURCE_PORT": self.connect.source_port or known.get("port") or 5432,

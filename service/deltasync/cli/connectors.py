@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -71,8 +72,8 @@ def root() -> None:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List every connector of this Connect, and how it does. Example: `deltasync connectors list --json`."""
-    _, client = _open()
-    reports = [_report(status) for status in client.statuses()]
+    with _open() as (_, client):
+        reports = [_report(status) for status in client.statuses()]
     if as_json:
         output.json(reports)
     else:
@@ -85,20 +86,21 @@ def show(name: Name = None) -> None:
 
     Example: `deltasync connectors show > mine.json`
     """
-    found, client = _open()
-    name = name or found.connector
-    config = {key: shown(key, value) for key, value in sorted(client.config(name).items()) if key != "name"}
+    with _open() as (found, client):
+        name = name or found.connector
+        actual = client.config(name)
+    config = {key: shown(key, value) for key, value in sorted(actual.items()) if key != "name"}
     output.json({"name": name, "config": config})
 
 
 @app.command()
 def plan(file: Files = None, as_json: AsJson = False) -> None:
-    """Show what `apply` would change. Exit code 0: nothing, 1: something.
+    """Show what `apply` would change, or refuse. Exit code 0: nothing, 1: something.
 
     Example: `deltasync connectors plan --file connectors/`
     """
-    found, client = _open()
-    plans = reconciling.plans(client, template.load(file or [], found.variables()))
+    with _open() as (found, client):
+        plans = reconciling.check(client, template.load(file or [], found.variables()))
     _print_plans(plans, as_json=as_json)
     if any(todo.step is not Step.NOTHING for todo in plans):
         raise typer.Exit(1)
@@ -113,18 +115,13 @@ def apply(file: Files = None, timeout: Timeout = 60.0, as_json: AsJson = False) 
 
     Example: `deltasync connectors apply --file mine.json --timeout 120`
     """
-    found, client = _open()
-    wanted = template.load(file or [], found.variables())
-    before = {connector.name: reconciling.find_status(client, connector.name) for connector in wanted}
-    plans = reconciling.apply(client, wanted)
-    if not as_json:
-        _print_plans(plans)
-    reports = []
-    for todo in plans:
-        changed = todo.step is not Step.NOTHING
-        patience = Patience(timeout) if changed else Patience(timeout, steady_s=0)
-        status = reconciling.wait_running(client, todo.name, patience, before=before[todo.name] if changed else None)
-        reports.append(_report(status))
+    with _open() as (found, client):
+        wanted = template.load(file or [], found.variables())
+        before = {connector.name: reconciling.find_status(client, connector.name) for connector in wanted}
+        plans = reconciling.apply(client, wanted)
+        if not as_json:
+            _print_plans(plans)
+        reports = [_report(_outcome(client, todo, timeout, before[todo.name])) for todo in plans]
     _finish(reports, as_json=as_json)
 
 
@@ -137,8 +134,9 @@ def status(name: Name = None, as_json: AsJson = False) -> None:
 
     Example: `deltasync connectors status --json`
     """
-    found, client = _open()
-    _finish([_report(client.status(name or found.connector))], as_json=as_json)
+    with _open() as (found, client):
+        report = _report(client.status(name or found.connector))
+    _finish([report], as_json=as_json)
 
 
 @app.command()
@@ -159,11 +157,12 @@ def restart(name: Name = None, timeout: Timeout = 60.0, as_json: AsJson = False)
 
     Example: `deltasync connectors restart && deltasync connectors status`
     """
-    found, client = _open()
-    name = name or found.connector
-    before = client.status(name)
-    client.restart_failed(name)
-    _finish([_report(reconciling.wait_running(client, name, Patience(timeout), before=before))], as_json=as_json)
+    with _open() as (found, client):
+        name = name or found.connector
+        before = client.status(name)
+        client.restart_failed(name)
+        report = _report(reconciling.wait_running(client, name, Patience(timeout), before=before))
+    _finish([report], as_json=as_json)
 
 
 @app.command()
@@ -178,26 +177,35 @@ def delete(
 
     Example: `deltasync connectors delete deltasync-source --reset-offsets`
     """
-    found, client = _open()
-    slot = client.config(name).get("slot.name", found.slot)
-    reconciling.delete(client, name, reset_offsets=reset_offsets)
+    with _open() as (found, client):
+        slot = client.config(name).get("slot.name", found.slot)
+        reconciling.delete(client, name, reset_offsets=reset_offsets)
     kept = "Its offsets are reset." if reset_offsets else "Its offsets stay: applied again, it goes on where it was."
     _say(f"The connector {name} is deleted. {kept}")
     _say(f"The slot {slot} stays on the source and holds its WAL. If nothing needs it any more, drop it there:")
     _say(f"  SELECT pg_drop_replication_slot('{slot}');")
 
 
-def _open() -> tuple[Settings, ConnectClient]:
+@contextmanager
+def _open() -> Iterator[tuple[Settings, ConnectClient]]:
     found = settings.load()
     found.need("connect.url")
-    return found, ConnectClient(found.connect.url or "")
+    with ConnectClient(found.connect.url or "") as client:
+        yield found, client
 
 
 def _switch(name: str | None, act: Callable[[ConnectClient, str], None], what: str) -> None:
-    found, client = _open()
-    name = name or found.connector
-    act(client, name)
+    with _open() as (found, client):
+        name = name or found.connector
+        act(client, name)
     _say(f"The connector {name} {what}.")
+
+
+def _outcome(client: ConnectClient, todo: Plan, timeout_s: float, before: Status | None) -> Status:
+    """How a connector does after it was applied; one that was not changed need not prove itself again."""
+    if todo.step is Step.NOTHING:
+        return reconciling.wait_running(client, todo.name, Patience(timeout_s, steady_s=0))
+    return reconciling.wait_running(client, todo.name, Patience(timeout_s), before=before)
 
 
 def _report(status: Status) -> Report:

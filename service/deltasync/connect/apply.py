@@ -30,9 +30,23 @@ class Patience(NamedTuple):
 PATIENT = Patience()
 
 
-def plans(client: ConnectClient, wanted: Sequence[Connector]) -> list[Plan]:
-    """What `apply` would do, connector by connector. Changes nothing."""
-    return [plan(connector, actual(client, connector.name)) for connector in wanted]
+def check(client: ConnectClient, wanted: Sequence[Connector]) -> list[Plan]:
+    """What `apply` would do, connector by connector, after Connect has found what differs valid. Changes nothing.
+
+    Raises RefusedError with what Connect, or the connector itself, would refuse.
+    """
+    plans = [plan(connector, actual(client, connector.name)) for connector in wanted]
+    for connector in _differing(wanted, plans):
+        _validate(client, connector)
+    return plans
+
+
+def apply(client: ConnectClient, wanted: Sequence[Connector]) -> list[Plan]:
+    """Create and update what differs, once all of it is found valid. Idempotent; does not wait. Raises as `check`."""
+    plans = check(client, wanted)
+    for connector in _differing(wanted, plans):
+        client.put(connector.name, connector.config)
+    return plans
 
 
 def actual(client: ConnectClient, name: str) -> dict[str, str] | None:
@@ -41,31 +55,6 @@ def actual(client: ConnectClient, name: str) -> dict[str, str] | None:
         return client.config(name)
     except NoConnectorError:
         return None
-
-
-def apply(client: ConnectClient, wanted: Sequence[Connector]) -> list[Plan]:
-    """Create and update what differs, after Connect has found all of it valid. Idempotent; does not wait.
-
-    Raises RefusedError with everything that Connect finds wrong; nothing was changed then.
-    """
-    planned = plans(client, wanted)
-    differing = [connector for connector, todo in zip(wanted, planned, strict=True) if todo.step is not Step.NOTHING]
-    for connector in differing:
-        validate(client, connector)
-    for connector in differing:
-        client.put(connector.name, connector.config)
-    return planned
-
-
-def validate(client: ConnectClient, wanted: Connector) -> None:
-    """Raises RefusedError where Connect or the connector itself would refuse the settings. Changes nothing."""
-    problems = client.validate(wanted.name, wanted.config)
-    if problems:
-        listed = "; ".join(f"{problem.key}: {problem.message}" for problem in problems)
-        raise RefusedError(
-            f"Kafka Connect finds the connector {wanted.name} not valid: {listed}.",
-            remedy=f"Correct {wanted.origin} or the settings behind its variables; nothing was changed.",
-        )
 
 
 def wait_running(client: ConnectClient, name: str, patience: Patience, *, before: Status | None = None) -> Status:
@@ -137,3 +126,17 @@ def _last(status: Status | None, name: str, timeout_s: float) -> Status:
             remedy="Read the log of its workers.",
         )
     return status
+
+
+def _differing(wanted: Sequence[Connector], plans: Sequence[Plan]) -> list[Connector]:
+    return [connector for connector, todo in zip(wanted, plans, strict=True) if todo.step is not Step.NOTHING]
+
+
+def _validate(client: ConnectClient, wanted: Connector) -> None:
+    problems = client.validate(wanted.name, wanted.config)
+    if problems:
+        listed = "; ".join(f"{problem.key}: {problem.message}" for problem in problems)
+        raise RefusedError(
+            f"Kafka Connect finds the connector {wanted.name} not valid: {listed}.",
+            remedy=f"Correct {wanted.origin} or the settings behind its variables; nothing was changed.",
+        )

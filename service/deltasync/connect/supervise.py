@@ -1,7 +1,7 @@
 """Restart failed connectors where that can help, and stop a snapshot that begins again and again.
 
-Debezium goes on by itself after an interruption of about a minute (its retries); after a longer one its task
-stays FAILED for ever. `Supervisor.check` is called every few seconds, by one thread.
+Debezium sits out a source that is away, but after some reasons that pass (Kafka away for longer, its retries
+used up) a task stays FAILED for ever. `Supervisor.check` is called every few seconds, by one thread.
 """
 
 from __future__ import annotations

@@ -1,0 +1,199 @@
+"""Templates: variables, what is refused, and errors that name the place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deltasync.connect.rules import RULES
+from deltasync.connect.template import Connector, load, parse, shipped
+from deltasync.errors import RefusedError, SettingsError
+from deltasync.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+HERE = Path("mine.json")
+WORD = "unavailable_0123456789"
+SETTINGS = Settings.model_validate(
+    {
+        "pipeline": "shop",
+        "unavailable_value": WORD,
+        "source": {
+            "dsn": "host=db.example port=5433 dbname=erp user=dbz password=hunter2",
+            "schemas": ("shop", "a.b,c"),
+        },
+        "connect": {"url": "http://connect:8083", "source_password": "${file:/run/secrets/source.properties:password}"},
+    }
+)
+VARIABLES = SETTINGS.variables()
+
+
+def text(**config: object) -> str:
+    return json.dumps({"name": "mine", "config": {"connector.class": "org.example.Other"} | config})
+
+
+def changed(key: str, value: str | None) -> str:
+    document = json.loads(shipped().read_text())
+    document["config"].pop(key, None)
+    if value is not None:
+        document["config"][key] = value
+    return json.dumps(document)
+
+
+def test_shipped_connector_is_found_and_filled() -> None:
+    (connector,) = load([], VARIABLES)
+    assert shipped() == ROOT / "connectors" / "source-postgres.json"
+    assert connector.name == SETTINGS.connector == "shop-source"
+    assert connector.config["database.hostname"] == "db.example"
+    assert connector.config["database.port"] == "5433"
+    assert connector.config["database.password"] == "${file:/run/secrets/source.properties:password}"
+    assert "${DELTASYNC" not in str(connector.config)
+    assert "hunter2" not in str(connector.config)
+
+
+def test_schemas_are_a_pattern_of_exactly_these_names() -> None:
+    (connector,) = load([], VARIABLES)
+    assert connector.config["table.include.list"] == r"(shop|a\.b\,c)[.].*,deltasync[.](schema_log|canary)"
+
+
+@pytest.mark.parametrize("name", ["DELTASYNC_UNAVAILABLE_VALUE", "DELTASYNC_CONNECT_SOURCE_PASSWORD"])
+def test_unset_variable_names_variable_file_and_remedy(name: str) -> None:
+    variables = {key: value for key, value in VARIABLES.items() if key != name}
+    with pytest.raises(SettingsError) as caught:
+        load([], variables)
+    assert name in caught.value.what
+    assert "source-postgres.json" in caught.value.what
+    assert f"Set {name}" in caught.value.remedy
+
+
+@pytest.mark.parametrize("value", ["${DELTASYNC_TYPO}", "${HOME}", "a${DELTASYNC_PIPELINE:-x}b"])
+def test_unknown_variable_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"mine\.json: the variable .* has no value"):
+        parse(text(key=value), HERE, VARIABLES)
+
+
+def test_references_for_connect_stay_as_they_are() -> None:
+    references = {"a": "${file:/f:k}", "b": "${secretManager:k}", "c": "x$1y$", "d": "${env:A}-${env:B}"}
+    assert parse(text(**references), HERE, VARIABLES).config.items() >= references.items()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"name": "x",\n "config": {\n "a": }}', "mine.json, line 3: this is not JSON"),
+        ('{"name": "x", "config": {"a": "1", "a": "2"}}', "a is set twice"),
+        ('{"name": "x"}', "a connector is"),
+        ('{"name": "x", "config": {}, "tasks": 1}', "a connector is"),
+        ("[]", "a connector is"),
+        ('{"name": "x", "config": {"a": ["b"]}}', "the value of a is no text or number"),
+        ('{"name": "x", "config": {"a": "b"}}', "connector.class is missing"),
+    ],
+)
+def test_bad_files_say_where(content: str, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(content, HERE, VARIABLES)
+    assert says in caught.value.what
+
+
+def test_values_that_are_no_strings_are_written_as_connect_reads_them() -> None:
+    assert parse(text(a=True, b=5, c=1.5), HERE, VARIABLES) == Connector(
+        "mine", {"connector.class": "org.example.Other", "a": "true", "b": "5", "c": "1.5"}, HERE
+    )
+
+
+def test_folder_gives_its_files_in_order_and_never_the_same_connector_twice(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text(text().replace("mine", "second"))
+    (tmp_path / "a.json").write_text(text().replace("mine", "first"))
+    assert [connector.name for connector in load([tmp_path], VARIABLES)] == ["first", "second"]
+    with pytest.raises(SettingsError, match="stands in"):
+        load([tmp_path, tmp_path / "a.json"], VARIABLES)
+
+
+def test_missing_file_and_empty_folder_are_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="holds no connector"):
+        load([tmp_path], VARIABLES)
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        load([tmp_path / "none.json"], VARIABLES)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("database.password", "hunter2"),
+        ("database.sslpassword", "hunter2"),
+        ("producer.override.sasl.jaas.config", 'org.example.Login required username="u" password="hunter2";'),
+        ("value.converter.basic.auth.user.info", "u:hunter2"),
+    ],
+)
+def test_plain_secrets_are_refused_and_not_repeated(key: str, value: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        parse(text(**{key: value}), HERE, VARIABLES)
+    assert key in caught.value.what
+    assert "${file:" in caught.value.remedy
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("errors.tolerance", "all"),
+        ("errors.max.retries", "-1"),
+        ("errors.max.retries", None),
+        ("event.converting.failure.handling.mode", "warn"),
+        ("event.converting.failure.handling.mode", None),
+        ("event.processing.failure.handling.mode", "skip"),
+        ("value.converter.replace.null.with.default", None),
+        ("key.converter.replace.null.with.default", "true"),
+        ("binary.handling.mode", "base64"),
+        ("binary.handling.mode", None),
+        ("skipped.operations", "t"),
+        ("skipped.operations", "c,t"),
+        ("skipped.operations", None),
+        ("decimal.handling.mode", "precise"),
+        ("decimal.handling.mode", "double"),
+        ("time.precision.mode", "connect"),
+        ("time.precision.mode", None),
+        ("interval.handling.mode", None),
+        ("include.unknown.datatypes", "false"),
+        ("plugin.name", "decoderbufs"),
+        ("publication.autocreate.mode", "filtered"),
+        ("snapshot.mode", "when_needed"),
+        ("offset.mismatch.strategy", "trust_slot"),
+        ("slot.drop.on.stop", "true"),
+        ("value.converter", "io.confluent.connect.avro.AvroConverter"),
+        ("producer.override.acks", "1"),
+        ("producer.override.max.in.flight.requests.per.connection", "5"),
+        ("topic.creation.default.cleanup.policy", "compact"),
+        ("unavailable.value.placeholder", None),
+        ("unavailable.value.placeholder", "__debezium_unavailable_value"),
+    ],
+)
+def test_values_that_lose_changes_are_refused_with_the_reason(key: str, value: str | None) -> None:
+    with pytest.raises(RefusedError) as caught:
+        parse(changed(key, value), HERE, VARIABLES)
+    assert f"{key} = " in caught.value.what
+
+
+def test_all_refusals_are_told_at_once() -> None:
+    with pytest.raises(RefusedError) as caught:
+        parse(changed("errors.tolerance", "all").replace('"hex"', '"base64"'), HERE, VARIABLES)
+    assert "errors.tolerance = all" in caught.value.what
+    assert "binary.handling.mode = base64" in caught.value.what
+
+
+def test_both_forms_of_json_and_a_bootstrapped_slot_are_allowed() -> None:
+    parse(changed("value.converter.schemas.enable", "true"), HERE, VARIABLES)
+    parse(changed("snapshot.mode", "no_data"), HERE, VARIABLES)
+
+
+def test_each_shipped_setting_and_each_rule_is_explained() -> None:
+    page = (ROOT / "connectors" / "README.md").read_text()
+    shipped_keys = json.loads(shipped().read_text())["config"]
+    missing = [key for key in {*shipped_keys, *(rule.key for rule in RULES)} if f"`{key}`" not in page]
+    assert not missing
+
+
+def test_each_variable_is_explained() -> None:
+    page = (ROOT / "connectors" / "README.md").read_text()
+    assert not [name for name in VARIABLES if f"`${{{name}}}`" not in page]

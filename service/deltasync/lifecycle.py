@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum
 from types import FrameType
@@ -22,6 +23,9 @@ class State(Enum):
 # A batch that is being applied has this long to end by itself; then it is cancelled and rolled back.
 # compose and Kubernetes kill after 30 s, and the promise is 10.
 DRAIN_S_MAX = 8.0
+# A loop that has not turned for this long hangs; a transaction may take as long as the replica lets it (300 s).
+TURN_S_MAX = 30.0
+APPLY_S_MAX = 330.0
 
 
 class Lifecycle:
@@ -30,11 +34,21 @@ class Lifecycle:
     def __init__(self) -> None:
         self.state = State.STARTING
         self._stop = threading.Event()
+        self._turns_until = time.monotonic() + TURN_S_MAX
         self._overdue: list[Callable[[], None]] = []
 
     @property
     def running(self) -> bool:
         return not self._stop.is_set()
+
+    @property
+    def alive(self) -> bool:
+        """False if the loop hangs: it did not turn within the time that it took for itself."""
+        return time.monotonic() < self._turns_until
+
+    def turns(self, within_s: float = TURN_S_MAX) -> None:
+        """Called by the loop at every turn, and before anything that takes longer."""
+        self._turns_until = time.monotonic() + within_s
 
     def to(self, state: State) -> None:
         self.state = state

@@ -19,7 +19,7 @@ from deltasync.errors import DeltasyncError, GapError, RecordError, UnreachableE
 from deltasync.failure import Verdict, describe, verdict
 from deltasync.intake import Cut, Tables, Taken
 from deltasync.kafka.consumer import Consumer
-from deltasync.lifecycle import Lifecycle, State
+from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.metrics import Metrics
 from deltasync.ownership import Ownership
 from deltasync.plan import StaleDescriptionError, plan
@@ -65,6 +65,7 @@ class Pipeline:
 
     def step(self) -> None:
         """One turn: wake what waited, poll, apply, commit offsets."""
+        self._lifecycle.turns()
         self._wake()
         records = self._consumer.poll(
             rows_max=self._settings.batch.rows_max, bytes_max=self._settings.batch.bytes_max, wait_s=_POLL_S
@@ -122,6 +123,7 @@ class Pipeline:
         claims = {partition: self._ownership.claim(partition) for partition in to}
         started = time.monotonic()
         events = [one.event for one in taken if one.event is not None]
+        self._lifecycle.turns(within_s=APPLY_S_MAX)
         rows = self._replica.apply(Batch(claims, to, plans, events))
         self._applied(taken, to, rows, time.monotonic() - started)
 
@@ -266,6 +268,7 @@ class Pipeline:
         log.warning("the replica failed; trying again", reason=describe(error), in_s=pause_s, failures=self._failures)
         until = now + pause_s
         while self._lifecycle.running and time.monotonic() < until:
+            self._lifecycle.turns()
             # What comes is thrown away: the next try reads the ledger and repositions every partition.
             self._consumer.poll(rows_max=1, bytes_max=1, wait_s=_POLL_S)
 

@@ -6,6 +6,7 @@ from deltasync import settings as settings_module
 from deltasync.cli import logs
 from deltasync.lifecycle import Lifecycle, State
 from deltasync.monitor.metrics import Metrics
+from deltasync.monitor.server import Server
 from deltasync.pipeline import Pipeline
 
 
@@ -21,10 +22,13 @@ def run() -> None:
     settings = settings_module.load()
     logs.configure(settings)
     lifecycle = Lifecycle()
-    pipeline = Pipeline(settings, Metrics(), lifecycle)
+    metrics = Metrics()
+    pipeline = Pipeline(settings, metrics, lifecycle)
+    server = Server(settings.monitor.url, metrics.registry, alive=lambda: lifecycle.alive, reasons=list)
     lifecycle.handle_signals()
     try:
-        pipeline.run()
+        with server:
+            pipeline.run()
     except BaseException:
         lifecycle.to(State.FAILED)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from deltasync import progress as rule
@@ -57,18 +58,18 @@ class Tables:
         return source_table is not None and not source_table.captured
 
     def obstacle(self, table: TableId) -> Callable[[Change], Cut] | None:
-        """What keeps a table's records from being applied now; None, with a decoder ready, where nothing does.
-
-        Raises RecordError for a table with a type that is not carried.
-        """
+        """What keeps a table's records from being applied now; None, with a decoder ready, where nothing does."""
         if table in self.decoders:
             return None
         source_table = self.known.get(table)
         if source_table is None or source_table.description is None:
             return _undescribed
         if source_table.held is not None:
-            return lambda change: _held(change, source_table.held or "")
-        self.decoders[table] = RowDecoder(source_table.description, self._placeholder)
+            return partial(_held, error=_held_error(table, source_table.held))
+        try:
+            self.decoders[table] = RowDecoder(source_table.description, self._placeholder)
+        except RecordError as error:
+            return partial(_held, error=error)
         return None
 
 
@@ -133,12 +134,15 @@ def _undescribed(change: Change) -> Cut:
     return Cut(change.partition, change.offset, error, waits=True)
 
 
-def _held(change: Change, why: str) -> Cut:
-    error = RecordError(
-        f"The table {change.table} is held: {why} ({_at(change)}).",
+def _held(change: Change, error: RecordError) -> Cut:
+    return Cut(change.partition, change.offset, error, waits=True, held=True)
+
+
+def _held_error(table: TableId, why: str) -> RecordError:
+    return RecordError(
+        f"The table {table} is held: {why}.",
         remedy="Make the replica's table fit the source's, then run deltasync replica setup: it goes on by itself.",
     )
-    return Cut(change.partition, change.offset, error, waits=True, held=True)
 
 
 def _at(change: Change) -> str:

@@ -31,7 +31,7 @@ _DATE_INFINITY = {
 }
 _TIMESTAMP_INFINITY = {2**63 - 1: "infinity", -(2**63): "-infinity"}
 _NUMERIC_WORDS = {"NAN": "NaN", "POSITIVE_INFINITY": "Infinity", "NEGATIVE_INFINITY": "-Infinity"}
-_PLAIN_TIMESTAMPTZ = re.compile(r"(?!0000)\d{4}-")
+_PLAIN_TIMESTAMPTZ = re.compile(r"(?!0000)\d{4}-\d\d-\d\dT[\d:.]+Z")
 _TIMESTAMPTZ = re.compile(r"([+-]?\d+)-(\d\d-\d\dT[\d:.]+)Z")
 _JAVA_OBJECT = re.compile(r"\[L[\w.$]+;@[0-9a-f]+")
 
@@ -97,7 +97,7 @@ def timestamp(microseconds: int) -> str:
 
 def timestamptz(text: str) -> str:
     """`timestamptz`: ISO 8601 in UTC, which PostgreSQL reads as it is for the years 1 to 9999."""
-    if _PLAIN_TIMESTAMPTZ.match(text) or text in ("infinity", "-infinity"):
+    if _PLAIN_TIMESTAMPTZ.fullmatch(text) or text in ("infinity", "-infinity"):
         return text
     match = _TIMESTAMPTZ.fullmatch(text)
     if match is None:

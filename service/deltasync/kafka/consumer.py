@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+import stamina
 import structlog
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
@@ -72,7 +73,11 @@ class Consumer:
         self._admin = AdminClient(self._options)
 
     def start(self) -> None:
-        """Join the group."""
+        """Join the group. Raises UnreachableError where no broker answers."""
+        try:
+            self._client.list_topics(timeout=_ADMIN_TIMEOUT_S)
+        except KafkaException as error:
+            raise _unreachable(error) from None
         self._client.subscribe([self._pattern], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lost)
 
     def poll(self, *, rows_max: int, bytes_max: int, wait_s: float) -> list[Record]:
@@ -134,11 +139,7 @@ class Consumer:
 
     def _assign(self, client: Client, partitions: list[TopicPartition]) -> None:
         wanted = [Partition(p.topic, p.partition) for p in partitions]
-        ids = topic_ids(self._admin, {partition.topic for partition in wanted})
-        logs = {}
-        for partition in wanted:
-            low, high = client.get_watermark_offsets(TopicPartition(*partition), timeout=_ADMIN_TIMEOUT_S)
-            logs[partition] = Log(ids[partition.topic], low, high)
+        logs = self._logs(client, wanted)
         offsets = self._owner.on_assign(logs)
         client.incremental_assign(
             [TopicPartition(*partition, offsets.get(partition, logs[partition].end_offset)) for partition in wanted]
@@ -146,6 +147,16 @@ class Consumer:
         for partition in wanted:
             if partition not in offsets:
                 self.pause(partition)
+
+    @stamina.retry(on=UnreachableError, attempts=4, timeout=30)
+    def _logs(self, client: Client, partitions: list[Partition]) -> dict[Partition, Log]:
+        """What the broker holds of these partitions; a topic that was just made may need a moment."""
+        ids = topic_ids(self._admin, {partition.topic for partition in partitions})
+        try:
+            marks = {p: client.get_watermark_offsets(TopicPartition(*p), timeout=_ADMIN_TIMEOUT_S) for p in partitions}
+        except KafkaException as error:
+            raise _unreachable(error) from None
+        return {partition: Log(ids[partition.topic], low, high) for partition, (low, high) in marks.items()}
 
     def _revoke(self, _client: Client, partitions: list[TopicPartition]) -> None:
         self._owner.on_revoke([Partition(p.topic, p.partition) for p in partitions], lost=False)
@@ -177,10 +188,14 @@ def topic_ids(admin: AdminClient, topics: Iterable[str]) -> dict[str, str]:
         described = admin.describe_topics(TopicCollection(wanted), request_timeout=_ADMIN_TIMEOUT_S)
         return {topic: str(described[topic].result().topic_id) for topic in wanted}
     except KafkaException as error:
-        raise UnreachableError(
-            f"Kafka did not describe the topics: {error.args[0].str()}.",
-            remedy="See whether the broker at [kafka] bootstrap is up and the service may describe topics.",
-        ) from None
+        raise _unreachable(error) from None
+
+
+def _unreachable(error: KafkaException) -> UnreachableError:
+    return UnreachableError(
+        f"Kafka did not answer: {error.args[0].str()}.",
+        remedy="See whether the broker at DELTASYNC_KAFKA_BOOTSTRAP is up, and the service may read its topics.",
+    )
 
 
 def _size(records: Iterable[Record]) -> int:

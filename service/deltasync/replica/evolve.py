@@ -18,6 +18,7 @@ from deltasync.table import Column, SourceTable, Table, TableId
 
 log = structlog.get_logger(__name__)
 
+_HOLE = "a change of it could not be logged on the source; deltasync source setup announces it anew"
 _UNDEFINED = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.UndefinedObject,
@@ -43,8 +44,9 @@ def fold(events: Iterable[SchemaEvent], known: Mapping[TableId, SourceTable]) ->
             changed[event.table] = before._replace(log_id=event.id, dropped=True, reason="dropped on the source")
         elif event.description is not None:
             changed[event.table] = _described(event, before)
-        else:
+        elif before is not None:
             log.warning("schema log has a hole", table=str(event.table), reason=event.reason, id=event.id)
+            changed[event.table] = before._replace(log_id=event.id, held=_HOLE)
     return changed
 
 

@@ -80,7 +80,7 @@ class Replica:
         known = catalog.load(connection, self._settings.pipeline)
         changed = evolve.fold(events, known)
         for id_, table in changed.items():
-            if table.captured and not table.dropped and table.description is not None:
+            if table.captured and not table.dropped and table.description is not None and table.held is None:
                 before = known.get(id_)
                 held = evolve.fit(driver(connection), table.description, before.description if before else None)
                 changed[id_] = table._replace(held=held)

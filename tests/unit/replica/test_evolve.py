@@ -1,0 +1,59 @@
+"""Folding the schema log, and what may be done about it without an operator."""
+
+from __future__ import annotations
+
+from tests.unit.make import TABLE, column, described
+
+from deltasync.debezium.schema_log import SchemaEvent
+from deltasync.replica.evolve import difference, fold
+from deltasync.table import Table
+
+
+def _event(id_: int, event: str = "ddl", description: Table | None = TABLE) -> SchemaEvent:
+    return SchemaEvent(id_, event, TABLE.id, captured=True, complete=True, reason=None, description=description)
+
+
+def test_the_newest_entry_wins() -> None:
+    """Entries that come again are older than what is known."""
+    assert fold([_event(3), _event(2)], {})[TABLE.id].log_id == 3
+    assert fold([_event(1)], {TABLE.id: described(log_id=1)}) == {}
+
+
+def test_a_dropped_table_keeps_its_description() -> None:
+    """Records from before the drop may still come."""
+    found = fold([_event(2, "drop", None)], {TABLE.id: described()})[TABLE.id]
+
+    assert (found.dropped, found.description) == (True, TABLE)
+
+
+def test_a_hole_holds_its_table_until_it_is_announced() -> None:
+    """What changed is not known: decoding on would be a guess."""
+    held = fold([_event(2, "hole", None)], {TABLE.id: described()})[TABLE.id]
+    released = fold([_event(3, "announce")], {TABLE.id: held})[TABLE.id]
+
+    assert held.held is not None
+    assert released.held is None
+
+
+def test_what_is_owed_stays_owed() -> None:
+    """A later entry does not make a table complete."""
+    assert not fold([_event(2)], {TABLE.id: described(complete=False)})[TABLE.id].complete
+
+
+def test_added_columns_are_no_difference() -> None:
+    """They can be added."""
+    wider = Table("shop", "t", (*TABLE.columns, column("c", "text")), ("id",))
+
+    assert difference(TABLE, wider, TABLE) is None
+
+
+def test_renames_types_and_keys_are_differences() -> None:
+    """They are for an operator to decide, in words that say what changed."""
+    key = column("id", "int8", "bigint", not_null=True)
+    renamed = Table("shop", "t", (key, column("x", "text"), column("b", "numeric")), ("id",))
+    retyped = Table("shop", "t", (key, column("a", "text"), column("b", "text")), ("id",))
+    rekeyed = Table("shop", "t", TABLE.columns, ("id", "a"))
+
+    assert difference(TABLE, renamed, TABLE) == "the column a was dropped or renamed on the source"
+    assert difference(TABLE, retyped, TABLE) == "the type of b changed from numeric to text on the source"
+    assert "primary key" in (difference(TABLE, rekeyed, TABLE) or "")

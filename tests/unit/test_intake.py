@@ -1,0 +1,99 @@
+"""Which records of a poll are applied, and where a partition is cut."""
+
+from __future__ import annotations
+
+from tests.unit.make import P0, PLACEHOLDER, TABLE, column, described, envelope, record
+
+from typing import Any
+
+from deltasync.change import Partition
+from deltasync.intake import Intake, Tables, take
+from deltasync.progress import Progress
+from deltasync.replica.tables import CANARY
+from deltasync.table import SourceTable, Table, TableId
+
+P1 = Partition("p.shop.other", 0)
+LOG = Partition("p.deltasync.schema_log", 0)
+
+
+def _tables(**known: SourceTable) -> Tables:
+    return Tables({TableId("shop", name): table for name, table in known.items()}, CANARY, PLACEHOLDER)
+
+
+def _offsets(found: Intake) -> list[tuple[Partition, int]]:
+    return [(one.partition, one.offset) for one in found.taken]
+
+
+def test_an_unreadable_record_cuts_its_partition_only() -> None:
+    """What is before it is applied, what is behind it is not read, other partitions go on."""
+    records = [
+        record(envelope("c"), 0),
+        record(b"?", 1),
+        record(envelope("c"), 2),
+        record(envelope("c"), 0, partition=P1),
+    ]
+    found = take(records, {P0: Progress(), P1: Progress()}, _tables(t=described()))
+
+    assert _offsets(found) == [(P0, 0), (P1, 0)]
+    assert [(cut.offset, cut.waits) for cut in found.cuts.values()] == [(1, False)]
+
+
+def test_records_that_were_applied_or_are_not_ours_are_left_alone() -> None:
+    """Below the ledger, or of a partition that is not read."""
+    records = [record(envelope("c"), 3), record(envelope("c"), 4), record(envelope("c"), 0, partition=P1)]
+
+    assert _offsets(take(records, {P0: Progress(next_offset=4)}, _tables(t=described()))) == [(P0, 4)]
+
+
+def test_unknown_tables_wait() -> None:
+    """Their description is on its way."""
+    found = take([record(envelope("c"))], {P0: Progress()}, _tables())
+
+    assert [(cut.waits, cut.held) for cut in found.cuts.values()] == [(True, False)]
+
+
+def test_held_tables_wait_for_their_operator() -> None:
+    """With the reason and a remedy."""
+    found = take([record(envelope("c"))], {P0: Progress()}, _tables(t=described(held="its key changed")))
+
+    (cut,) = found.cuts.values()
+    assert (cut.waits, cut.held) == (True, True)
+    assert "its key changed" in cut.error.what
+
+
+def test_types_that_are_not_carried_hold_their_table() -> None:
+    """A column that was added later may have one."""
+    table = Table("shop", "t", (*TABLE.columns, column("i", "interval")), ("id",))
+
+    (cut,) = take([record(envelope("c"))], {P0: Progress()}, _tables(t=described(table))).cuts.values()
+    assert cut.held
+
+
+def test_tables_that_are_not_captured_are_passed_over() -> None:
+    """An initial snapshot reads them, the stream does not: their rows are not the replica's."""
+    (one,) = take([record(envelope("r"), 5)], {P0: Progress()}, _tables(t=described(captured=False))).taken
+
+    assert (one.change, one.progress.next_offset) == (None, 6)
+
+
+def test_older_records_are_skipped_and_counted() -> None:
+    """By position, within one poll, too."""
+    records = [record(envelope("u", sequence=f'["{n}","{n}"]'), offset) for offset, n in enumerate((5, 6, 5, 6, 7))]
+    found = take(records, {P0: Progress()}, _tables(t=described()))
+
+    assert [one.change is not None for one in found.taken] == [True, True, False, True, True]
+    assert found.taken[-1].progress == Progress(5, (7, 7), 10, 1)
+
+
+def test_the_schema_log_becomes_events() -> None:
+    """Inserts are events, deletes are the log's own pruning."""
+    row = {"id": 7, "event": "ddl", "tag": "CREATE TABLE", "schema_name": "shop", "table_name": "t", "captured": True}
+    source: dict[str, Any] = {"schema": "deltasync", "table": "schema_log"}
+    records = [
+        record(envelope("c", row, **source), 0, partition=LOG),
+        record(envelope("d", **source), 1, partition=LOG),
+    ]
+    found = take(records, {LOG: Progress()}, _tables())
+
+    assert [one.event and one.event.id for one in found.taken] == [7, None]
+    assert all(one.change is None for one in found.taken)

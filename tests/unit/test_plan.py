@@ -1,0 +1,86 @@
+"""What the replica has to do."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.make import PLACEHOLDER, TABLE, change, decoder
+
+from deltasync.change import Change
+from deltasync.compact import compact
+from deltasync.errors import RecordError
+from deltasync.plan import StaleDescriptionError, TablePlan, plan
+
+
+def _plan(*changes: Change) -> TablePlan:
+    decoders = {TABLE.id: decoder()}
+    return plan(compact(changes, decoders), decoders)[0]
+
+
+def test_upserts_and_deletes() -> None:
+    """Deletes by key, upserts by row."""
+    found = _plan(change("c"), change("d", 2), change("u", 3))
+
+    assert found.deletes is not None
+    assert found.deletes.values == [["2"]]
+    assert [rows.values for rows in found.upserts] == [[["1", "3"], ["x", "x"], ["1.0", "1.0"]]]
+    assert not found.updates
+
+
+def test_a_missing_value_comes_from_the_older_row() -> None:
+    """Of the same key in the same batch: then the row is whole, and an upsert."""
+    found = _plan(change("c"), change("u", row={"id": 1, "a": PLACEHOLDER, "b": "2"}))
+
+    assert [rows.values for rows in found.upserts] == [[["1"], ["x"], ["2"]]]
+    assert not found.updates
+
+
+def test_a_missing_value_that_nobody_has_leaves_the_column_alone() -> None:
+    """An update of the other columns, which must find its row."""
+    found = _plan(change("u", row={"id": 1, "a": PLACEHOLDER, "b": "2"}), change("u", 2))
+
+    assert [(rows.columns, rows.values) for rows in found.updates] == [(("id", "b"), [["1"], ["2"]])]
+    assert [rows.columns for rows in found.upserts] == [("id", "a", "b")]
+
+
+def test_a_newer_null_is_a_value() -> None:
+    """It is not taken from the older row."""
+    found = _plan(change("c"), change("u", row={"id": 1, "a": None, "b": PLACEHOLDER}))
+
+    assert [rows.values for rows in found.upserts] == [[["1"], [None], ["1.0"]]]
+
+
+def test_an_absent_column_is_left_out() -> None:
+    """It is not NULL: the replica's default applies, as it did on the source."""
+    found = _plan(change("c", row={"id": 1, "a": "x"}), change("c", 2))
+
+    assert [rows.columns for rows in found.upserts] == [("id", "a"), ("id", "a", "b")]
+
+
+def test_a_new_row_without_its_value_is_refused() -> None:
+    """A key change leaves unchanged large values out; they are nowhere to be found."""
+    with pytest.raises(RecordError, match="REPLICA IDENTITY FULL"):
+        _plan(change("d"), change("c", 2, row={"id": 2, "a": PLACEHOLDER, "b": "1"}))
+
+
+def test_a_record_ahead_of_its_description_waits() -> None:
+    """And is named, so that those before it can go on."""
+    ahead = change("c", row={"id": 1, "a": "x", "b": "1", "new": 1}, offset=5)
+    with pytest.raises(StaleDescriptionError) as caught:
+        _plan(change("c", 2), ahead)
+
+    assert caught.value.change == ahead
+
+
+def test_a_key_that_does_not_fit_is_refused() -> None:
+    """Without the value."""
+    with pytest.raises(RecordError, match="primary key") as caught:
+        _plan(change("d", key="secret"))
+
+    assert "secret" not in str(caught.value)
+
+
+def test_truncate_is_part_of_the_plan() -> None:
+    """It comes first."""
+    found = _plan(change("c"), change("t"))
+
+    assert (found.truncate, found.deletes, found.upserts) == (True, None, [])

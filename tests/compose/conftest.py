@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PASSWORDS = ("SOURCE_ADMIN_PASSWORD", "REPLICA_ADMIN_PASSWORD", "SOURCE_PASSWORD", "REPLICA_PASSWORD")
+SECRETS = (*PASSWORDS, "UNAVAILABLE_VALUE")
 PORTS = ("SOURCE_PORT", "REPLICA_PORT", "KAFKA_PORT", "MONITOR_PORT")
 UP_TIMEOUT_S = 360  # the image is built on the way
 
@@ -49,7 +50,7 @@ class Compose:
 
     def run(self, *arguments: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a compose command to its end; what it printed is in the error if `check` fails."""
-        clean = {name: value for name, value in os.environ.items() if name not in (*PASSWORDS, *PORTS)}
+        clean = {name: value for name, value in os.environ.items() if name not in (*SECRETS, *PORTS)}
         done = subprocess.run(
             [*self._command, *arguments],
             cwd=ROOT,
@@ -62,6 +63,10 @@ class Compose:
         if check and done.returncode:
             pytest.fail(f"compose {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
+
+    def logs(self, *services: str) -> str:
+        """The last lines of the containers."""
+        return self.run("logs", "--no-color", "--tail=20", *services, check=False).stdout
 
     def containers(self, *filters: str) -> list[str]:
         """The ids of the project's containers, running or not."""
@@ -115,7 +120,7 @@ def without_passwords(compose_command: list[str], tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def stack(compose_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     """Everything, up. What the containers said is shown if they do not start."""
-    values = {name: secrets.token_hex(16) for name in PASSWORDS}
+    values = {name: secrets.token_hex(16) for name in SECRETS}
     values |= {name: str(port) for name, port in zip(PORTS, _free_ports(len(PORTS)), strict=True)}
     env_file = tmp_path_factory.mktemp("compose") / "env"
     env_file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
@@ -123,8 +128,7 @@ def stack(compose_command: list[str], tmp_path_factory: pytest.TempPathFactory) 
     try:
         done = compose.run("up", "--build", "--detach", check=False, timeout_s=UP_TIMEOUT_S)
         if done.returncode:
-            logs = compose.run("logs", "--no-color", "--tail=30", check=False).stdout
-            pytest.fail(f"compose up ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr}\n{logs}")
+            pytest.fail(f"compose up ended with {done.returncode}:\n{done.stderr}\n{compose.logs()}")
         yield compose
     finally:
         compose.run("down", "--volumes", "--timeout=10", check=False)

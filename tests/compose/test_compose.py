@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 from tests.compose.conftest import PASSWORDS, Compose, docker
 
-EQUAL_TIMEOUT_S = 120
+UNTIL_TIMEOUT_S = 120
 REST_PATHS = (
     "connectors?expand=info&expand=status",
     "connectors/deltasync-source",
@@ -21,11 +21,11 @@ REST_PATHS = (
 pytestmark = pytest.mark.timeout(420)
 
 
-def _until(what: str, true: Callable[[], bool], timeout_s: float = EQUAL_TIMEOUT_S) -> None:
-    deadline = time.monotonic() + timeout_s
+def _until(stack: Compose, what: str, true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + UNTIL_TIMEOUT_S
     while not true():
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout_s} s: {what}")
+            pytest.fail(f"not within {UNTIL_TIMEOUT_S} s: {what}\n{stack.logs('connectors', 'deltasync')}")
         time.sleep(0.5)  # between two looks at what other processes do
 
 
@@ -59,7 +59,7 @@ def test_refuses_to_start_without_passwords(without_passwords: Compose) -> None:
 
 
 def test_snapshot_and_changes_reach_the_replica(stack: Compose) -> None:
-    _until("the snapshot is on the replica", lambda: _equal(stack))
+    _until(stack, "the snapshot is on the replica", lambda: _equal(stack))
 
     _on_source(
         stack,
@@ -71,12 +71,13 @@ def test_snapshot_and_changes_reach_the_replica(stack: Compose) -> None:
         "INSERT INTO shop.coupon SELECT 'code ' || n, n / 3.0 FROM generate_series(1, 500) AS n",
     )
 
-    _until("source and replica are equal", lambda: _equal(stack))
+    _until(stack, "source and replica are equal", lambda: _equal(stack))
     assert len(_tables(stack, "REPLICA")["coupon"]) == 500
 
 
 def test_status_is_green(stack: Compose) -> None:
     _until(
+        stack,
         "the service's health check passes",
         lambda: docker("inspect", "-f", "{{.State.Health.Status}}", stack.container("deltasync")) == "healthy",
     )
@@ -98,7 +99,7 @@ def test_no_password_shows_in_connect(stack: Compose) -> None:
         stack.run("exec", "-T", "kafka", consumer, "--bootstrap-server", "localhost:9092", *topic, check=False).stdout
     )
 
-    assert all("${file:/run/deltasync/source.properties:password}" in text for text in said)
+    assert all("${file:/dev/shm/source.properties:password}" in text for text in said)
     assert not [name for name in PASSWORDS for text in said if stack.values[name] in text]
 
 
@@ -128,7 +129,7 @@ def test_changes_survive_a_restart_of_everything(stack: Compose) -> None:
     stack.run("up", "--detach", timeout_s=300)
     _on_source(stack, "DELETE FROM shop.coupon WHERE percent > 100")
 
-    _until("source and replica are equal again", lambda: _equal(stack))
+    _until(stack, "source and replica are equal again", lambda: _equal(stack))
     assert len(_tables(stack, "REPLICA")["coupon"]) == 300
 
 

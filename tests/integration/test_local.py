@@ -73,7 +73,7 @@ def test_every_part_runs_and_says_where(stack: Path) -> None:
     assert list(parts) == ["source", "replica", "kafka", "connect", "applier"]
     assert {part["status"] for part in parts.values()} == {"running"}
     again = local(stack, "up")
-    assert again.returncode == 0
+    assert again.returncode == 0, again.stderr
     assert all(part["address"] in again.stdout for part in parts.values())
     assert status(stack) == parts
 

@@ -7,18 +7,21 @@ import pwd
 import shutil
 import stat
 import tempfile
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 
+import psutil  # type: ignore[import-untyped]  # it ships no types
 import psycopg
 from psycopg import sql
 
 from deltasync.errors import PartError
-from deltasync.local.process import Process
+from deltasync.local.process import Process, is_alive
 
 ADMIN = "postgres"
+_ORPHANS_END_S = 10.0
 
 # The data of the embedded stack is made to be thrown away: without fsync nothing survives a power cut,
 # and everything survives a `kill -9`. A slot that nobody reads holds 4 GB of WAL at most, not the whole disk.
@@ -108,6 +111,7 @@ class PostgresServer:
         """Start the server, on the data that is there or on a new cluster. Does not wait."""
         folder = installation.home / self.process.name
         folder.mkdir(mode=0o700, exist_ok=True)
+        _forget_dead_server(folder / "data")
         (folder / "postgresql.conf").write_text(_CONF)
         password = folder / "password"
         password.touch(mode=0o600)
@@ -145,6 +149,23 @@ class PostgresServer:
         if schema is not None:
             with psycopg.connect(self.dsn(name), autocommit=True) as connection:
                 connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+
+
+def _forget_dead_server(data: Path) -> None:
+    """Remove the lock of a killed server whose process nobody has reaped: PostgreSQL takes it for a living one.
+
+    That is so in containers whose first process is no init. Its children must be gone before: they notice
+    at once that their server is dead.
+    """
+    lock = data / "postmaster.pid"
+    if not lock.exists() or is_alive(int(lock.read_text().split()[0])):
+        return
+    deadline = time.monotonic() + _ORPHANS_END_S
+    while any(process.info["cwd"] == str(data) for process in psutil.process_iter(["cwd"])):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.1)
+    lock.unlink(missing_ok=True)
 
 
 def _bundled() -> Path:

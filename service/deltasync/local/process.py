@@ -150,6 +150,14 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process with this pid runs."""
+    try:
+        return runs(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
 def answers(port: int) -> bool:
     """Whether something takes connections on this port of 127.0.0.1."""
     try:

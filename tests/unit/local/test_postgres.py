@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,3 +70,15 @@ def test_data_that_has_gone_is_said(tmp_path: Path) -> None:
     with pytest.raises(PartError, match="is gone") as caught:
         postgres.install(tmp_path / "nowhere")
     assert "local down" in caught.value.remedy
+
+
+def test_the_lock_of_a_dead_server_that_nobody_reaped_is_removed(tmp_path: Path) -> None:
+    lock = tmp_path / "postmaster.pid"
+    with subprocess.Popen(["sleep", "100"]) as server:
+        lock.write_text(f"{server.pid}\n{tmp_path}\n")
+        postgres._forget_dead_server(tmp_path)  # noqa: SLF001 - no server may live in a unit test
+        assert lock.exists()
+        server.kill()
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+        postgres._forget_dead_server(tmp_path)  # noqa: SLF001
+        assert not lock.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from deltasync.connect.client import ConnectClient
 from deltasync.connect.template import load
 from deltasync.replica.setup import setup as replica_setup
 from deltasync.source.setup import setup as source_setup
+from deltasync.source.snapshot import template_variables
 from tests.conftest import Pipeline
 
 _DEADLINE_S = 60.0
@@ -68,6 +70,19 @@ class Worker:
     def said(self, text: str) -> bool:
         return text in self.log.read_text()
 
+    def events(self, message: str) -> list[dict[str, Any]]:
+        """The log's entries of this kind, oldest first."""
+        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [entry for entry in found if entry.get("message") == message]
+
+    def runs_for(self, seconds: float) -> None:
+        """Let it run for this long; fails if it ends by itself before."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+        raise AssertionError(f"it ended by itself with {code}:\n{self.log.read_text()[-2000:]}")
+
 
 class Flow:
     """A test's pipeline: its source and replica, its connector, its workers."""
@@ -91,7 +106,7 @@ class Flow:
     def start_connector(self) -> None:
         """Apply the shipped connector; does not wait until it runs."""
         with ConnectClient(self.settings.connect.url or "") as client:
-            apply(client, load([], self.settings.variables()))
+            apply(client, load([], template_variables(self.settings)))
 
     @property
     def connector(self) -> str:
@@ -118,6 +133,14 @@ class Flow:
     def rows(self, connection: psycopg.Connection[Any], table: str) -> list[str]:
         """A table's rows as text, ordered by text: two databases are equal where these are."""
         return [row for (row,) in connection.execute(f'SELECT t::text FROM {table} t ORDER BY t::text COLLATE "C"')]  # type: ignore[arg-type]
+
+    def count(self, table: str) -> int:
+        """How many rows the replica's table has; 0 where there is no such table."""
+        return len(self.rows(self.replica, table)) if self._exists(table) else 0
+
+    def _exists(self, table: str) -> bool:
+        row = self.replica.execute("SELECT to_regclass(%s)", [table]).fetchone()
+        return row is not None and row[0] is not None
 
     def equal(self, *tables: str) -> bool:
         try:

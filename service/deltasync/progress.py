@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from deltasync.change import Change, Op, Position
+from deltasync.change import Change, Op
 from deltasync.errors import RecordError
 
 
@@ -63,24 +63,20 @@ def is_older(progress: Progress, change: Change) -> bool:
 
 def passed(progress: Progress, offset: int) -> Progress:
     """Progress after a record that carries no change."""
-    return progress._replace(next_offset=offset + 1)
+    return Progress(offset + 1, progress.watermark, progress.committed_us, progress.skipped)
 
 
 def skipped(progress: Progress, change: Change) -> Progress:
     """Progress after a change that was older."""
-    return progress._replace(next_offset=change.offset + 1, skipped=progress.skipped + 1)
+    return Progress(change.offset + 1, progress.watermark, progress.committed_us, progress.skipped + 1)
 
 
 def applied(progress: Progress, change: Change) -> Progress:
     """Progress after a change that is applied. A null first half starts a new watermark."""
-    progress = progress._replace(next_offset=change.offset + 1)
-    if change.incremental or change.position.seq1 is None:
-        return progress
-    progress = progress._replace(watermark=_watermark(change.position))
-    if change.op is Op.READ:
-        return progress
-    return progress._replace(committed_us=max(progress.committed_us or 0, change.position.committed_us))
-
-
-def _watermark(position: Position) -> tuple[int | None, int] | None:
-    return None if position.seq1 is None else (position.seq0, position.seq1)
+    position = change.position
+    if change.incremental or position.seq1 is None:
+        return passed(progress, change.offset)
+    committed_us = progress.committed_us
+    if change.op is not Op.READ and (committed_us is None or position.committed_us > committed_us):
+        committed_us = position.committed_us
+    return Progress(change.offset + 1, (position.seq0, position.seq1), committed_us, progress.skipped)

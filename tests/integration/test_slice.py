@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.flow import Flow
+from tests.flow import Flow, until
 
 SCHEMA = """
     CREATE SCHEMA shop;
@@ -80,3 +80,28 @@ def test_new_table_is_captured_from_its_first_row(flow: Flow) -> None:
 
     flow.source.execute("ALTER TABLE shop.late ADD COLUMN more numeric DEFAULT 1.50; INSERT INTO shop.late VALUES (3)")
     flow.wait_equal("shop.late")
+
+
+def test_what_is_not_captured_is_not_read(flow: Flow) -> None:
+    """Partitions come once, under their root; a keyless table comes when it has got a key, and is owed its rows."""
+    flow.set_up(
+        SCHEMA
+        + """
+        CREATE TABLE shop.keyless (id int, what text);
+        INSERT INTO shop.keyless VALUES (1, 'before');
+        CREATE TABLE shop.visit (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+        CREATE TABLE shop.visit_1 PARTITION OF shop.visit FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+        CREATE TABLE shop.visit_2 PARTITION OF shop.visit FOR VALUES FROM ('2021-01-01') TO ('2022-01-01');
+        INSERT INTO shop.visit SELECT n, date '2020-06-01' + n FROM generate_series(1, 500) n;
+        """
+    )
+    flow.start_worker()
+    flow.wait_equal(*TABLES, "shop.visit")
+    flow.source.execute("UPDATE shop.visit SET day = day + 50 WHERE id % 2 = 0")
+    flow.source.execute("ALTER TABLE shop.keyless ADD PRIMARY KEY (id); INSERT INTO shop.keyless VALUES (2, 'after')")
+
+    until(lambda: flow.count("shop.keyless") == 1, "the row behind the key")
+    assert "shop.visit_1" not in flow.ledger()
+    assert flow.replica.execute(
+        "SELECT complete FROM deltasync.source_table WHERE table_name = 'keyless'"
+    ).fetchone() == (False,)

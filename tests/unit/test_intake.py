@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.unit.make import P0, PLACEHOLDER, TABLE, column, described, envelope, record
-
 from typing import Any
+
+from tests.unit.make import P0, PLACEHOLDER, TABLE, column, described, envelope, record
 
 from deltasync.change import Partition
 from deltasync.intake import Intake, Tables, take

@@ -22,6 +22,7 @@ from deltasync.connect.masking import shown
 from deltasync.connect.reconcile import Plan, Step
 from deltasync.connect.status import Condition, Status
 from deltasync.settings import Settings
+from deltasync.source.snapshot import template_variables
 
 app = typer.Typer(help="Configure and watch Debezium's connectors in Kafka Connect.", no_args_is_help=True)
 
@@ -100,7 +101,7 @@ def plan(file: Files = None, as_json: AsJson = False) -> None:
     Example: `deltasync connectors plan --file connectors/`
     """
     with _open() as (found, client):
-        plans = reconciling.check(client, template.load(file or [], found.variables()))
+        plans = reconciling.check(client, template.load(file or [], template_variables(found)))
     _print_plans(plans, as_json=as_json)
     if any(todo.step is not Step.NOTHING for todo in plans):
         raise typer.Exit(1)
@@ -116,7 +117,7 @@ def apply(file: Files = None, timeout: Timeout = 60.0, as_json: AsJson = False) 
     Example: `deltasync connectors apply --file mine.json --timeout 120`
     """
     with _open() as (found, client):
-        wanted = template.load(file or [], found.variables())
+        wanted = template.load(file or [], template_variables(found))
         before = {connector.name: reconciling.find_status(client, connector.name) for connector in wanted}
         plans = reconciling.apply(client, wanted)
         if not as_json:

@@ -10,6 +10,10 @@ from deltasync.connect.masking import shown
 from deltasync.connect.template import Connector
 
 
+# Read by a connector's first start alone, and generated from tables that come and go: no change later on.
+_FIRST_START_ONLY = frozenset({"snapshot.include.collection.list"})
+
+
 class Step(StrEnum):
     """What applying a connector does to it."""
 
@@ -41,7 +45,7 @@ def plan(wanted: Connector, actual: Mapping[str, str] | None) -> Plan:
     changes = tuple(
         Change(key, _shown(key, old), _shown(key, new))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and (actual is None or key not in _FIRST_START_ONLY)
     )
     if actual is None:
         return Plan(wanted.name, Step.CREATE, changes)

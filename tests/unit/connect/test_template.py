@@ -26,7 +26,7 @@ SETTINGS = Settings.model_validate(
         "connect": {"url": "http://connect:8083", "source_password": "${file:/run/secrets/source.properties:password}"},
     }
 )
-VARIABLES = SETTINGS.variables()
+VARIABLES = {**SETTINGS.variables(), "DELTASYNC_SOURCE_TABLES": "shop[.]orders"}
 
 
 def text(**config: object) -> str:

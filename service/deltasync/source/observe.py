@@ -1,0 +1,45 @@
+"""What the source says of itself where it can be asked: why changes may not be travelling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from deltasync.source.position import SlotState, slot_state
+from deltasync.table import TableId
+
+
+class View(NamedTuple):
+    """The source at one moment. `clock_us` is its clock, in microseconds since 1970.
+
+    `holes`: tables with DDL that could not be logged yet, and the SQLSTATE of the failure.
+    """
+
+    clock_us: int
+    publication: bool
+    slot: SlotState | None
+    holes: tuple[tuple[TableId, str], ...]
+
+
+def view(connection: Connection[TupleRow], publication: str, slot: str) -> View:
+    """Read it, on a connection in autocommit. Blocks for three short queries."""
+    query = """
+        SELECT (extract(epoch FROM clock_timestamp()) * 1e6)::bigint,
+               EXISTS (SELECT FROM pg_publication WHERE pubname = %s)
+    """
+    row = connection.execute(query, [publication]).fetchone() or (0, False)
+    return View(int(row[0]), bool(row[1]), slot_state(connection, slot), _holes(connection))
+
+
+def _holes(connection: Connection[TupleRow]) -> tuple[tuple[TableId, str], ...]:
+    query = """
+        SELECT schema_name, table_name, reason
+          FROM deltasync.schema_log h
+         WHERE event = 'hole' AND schema_name IS NOT NULL
+           AND NOT EXISTS (SELECT FROM deltasync.schema_log newer
+                            WHERE newer.schema_name = h.schema_name AND newer.table_name = h.table_name
+                              AND newer.id > h.id)
+    """
+    return tuple((TableId(schema, name), code) for schema, name, code in connection.execute(query))

@@ -1,0 +1,36 @@
+"""Which tables the connector's initial snapshot reads: those of the publication, and no others."""
+
+from __future__ import annotations
+
+import re
+
+from deltasync.postgres.connect import connect
+from deltasync.settings import PREFIX, Settings
+
+VARIABLE = PREFIX + "SOURCE_TABLES"
+
+
+def template_variables(settings: Settings) -> dict[str, str]:
+    """`settings.variables()`, and the published tables as the patterns that Debezium's lists take.
+
+    A table that is not published (no key, a partition beside its root) would be read by the initial
+    snapshot and never streamed. `table.include.list` cannot leave it out: it may join the publication
+    later. Where [source] dsn is not set, every table of the schemas stands for them.
+    """
+    return {**settings.variables(), VARIABLE: ",".join(_patterns(settings))}
+
+
+def _patterns(settings: Settings) -> list[str]:
+    if settings.source.dsn is None:
+        return [f"({'|'.join(map(re.escape, settings.source.schemas))})[.].*", "deltasync[.](schema_log|canary)"]
+    with connect(settings.source.conninfo() or "", name="connectors") as source:
+        rows = source.execute(
+            "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s ORDER BY 1",
+            [settings.publication],
+        ).fetchall()
+    return [_pattern(name) for (name,) in rows]
+
+
+def _pattern(name: str) -> str:
+    """A Java regular expression for one name; commas separate the list's entries."""
+    return re.sub(r"[^A-Za-z0-9_]", lambda found: f"\\x{{{ord(found[0]):x}}}", name)

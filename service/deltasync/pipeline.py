@@ -20,6 +20,7 @@ from deltasync.failure import Verdict, describe, verdict
 from deltasync.intake import Cut, Tables, Taken
 from deltasync.kafka.consumer import Consumer
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
+from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
 from deltasync.ownership import Ownership
 from deltasync.plan import StaleDescriptionError, plan
@@ -47,6 +48,7 @@ class Pipeline:
         self._ownership = Ownership()
         self._consumer = Consumer(settings, self)
         self._tables = Tables({}, CANARY, settings.unavailable_value or "")
+        self.failing: str | None = None
         self._failing_since: float | None = None
         self._failures = 0
 
@@ -62,6 +64,11 @@ class Pipeline:
         finally:
             self._consumer.close()
             self._replica.close()
+
+    def troubles(self) -> list[Trouble]:
+        """The partitions that wait or are stopped, and why; callable from other threads."""
+        found = ((owned, owned.error or (owned.cut and owned.cut.error)) for owned in self._ownership.all())
+        return [Trouble(o.partition, o.state, why) for o, why in found if why is not None and not o.is_reading]
 
     def step(self) -> None:
         """One turn: wake what waited, poll, apply, commit offsets."""
@@ -251,6 +258,7 @@ class Pipeline:
                 if what not in (Verdict.RETRY, Verdict.REREAD):
                     raise
             else:
+                self.failing = None
                 return
 
     def _back_off(self, error: BaseException) -> None:
@@ -258,6 +266,7 @@ class Pipeline:
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         self._failures += 1
+        self.failing = describe(error)
         self._metrics.retries.inc()
         if now - self._failing_since > self._settings.replica.retry_s_max:
             raise UnreachableError(

@@ -6,6 +6,7 @@ from deltasync import settings as settings_module
 from deltasync.cli import logs
 from deltasync.lifecycle import Lifecycle, State
 from deltasync.monitor.metrics import Metrics
+from deltasync.monitor.readiness import Readiness
 from deltasync.monitor.server import Server
 from deltasync.pipeline import Pipeline
 
@@ -24,10 +25,11 @@ def run() -> None:
     lifecycle = Lifecycle()
     metrics = Metrics()
     pipeline = Pipeline(settings, metrics, lifecycle)
-    server = Server(settings.monitor.url, metrics.registry, alive=lambda: lifecycle.alive, reasons=list)
+    readiness = Readiness(settings, metrics, lifecycle, pipeline)
+    server = Server(settings.monitor.url, metrics.registry, alive=lambda: lifecycle.alive, reasons=readiness.reasons)
     lifecycle.handle_signals()
     try:
-        with server:
+        with server, readiness:
             pipeline.run()
     except BaseException:
         lifecycle.to(State.FAILED)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from deltasync import __version__
 from deltasync.change import Partition
 from deltasync.ownership import Ownership, PartitionState
+from deltasync.progress import Progress
 
 # From 1 ms to 10 min in steps of about a fifth: quantiles read from them err by less than that.
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.2**n, 6) for n in range(74))
@@ -59,12 +62,27 @@ class Metrics:
             ["group", "topic", "partition"],
             registry=registry,
         )
+        self.lag_seconds = Gauge(
+            "kafka_consumergroup_group_lag_seconds",
+            "How long ago the source committed the newest applied change of a partition that is behind; else 0.",
+            ["group", "topic", "partition"],
+            registry=registry,
+        )
         self.partitions = Gauge(
             "deltasync_partitions", "Partitions that this worker owns, by state.", ["state"], registry=registry
         )
         self.task_restarts = Counter(
             "deltasync_connector_task_restarts", "Failed connector tasks that were restarted.", registry=registry
         )
+        self.canary_age_seconds = Gauge(
+            "deltasync_canary_age_seconds",
+            "How long ago the source wrote the newest canary that is visible on the replica; NaN before the first.",
+            registry=registry,
+        )
+        self.ready = Gauge("deltasync_ready", "1 if /readyz answers 200, else 0.", registry=registry)
+        self.build_info = Gauge("deltasync_build_info", "Always 1; says which version.", ["version"], registry=registry)
+        self.build_info.labels(__version__).set(1)
+        self._level_at: dict[Partition, float] = {}
 
     def batch(self, *, records: int, changes: int, rows: int, seconds: float) -> None:
         """A transaction was committed on the replica."""
@@ -84,16 +102,29 @@ class Metrics:
         states = Tally(owned.state for owned in ownership.all())
         for state in PartitionState:
             self.partitions.labels(state.value).set(states[state])
+        now = time.time()
         for owned in ownership.all():
             labels = (group, owned.partition.topic, str(owned.partition.number))
             self.next_offset.labels(*labels).set(owned.progress.next_offset)
             end = end_offset(owned.partition)
             if end is not None:
-                self.lag.labels(*labels).set(max(0, end - owned.progress.next_offset))
+                records = max(0, end - owned.progress.next_offset)
+                self.lag.labels(*labels).set(records)
+                self.lag_seconds.labels(*labels).set(self._behind_s(owned.partition, owned.progress, records, now))
+
+    def _behind_s(self, partition: Partition, progress: Progress, records: int, now: float) -> float:
+        """Seconds since nothing was left of a partition, or since its newest applied commit, whichever is later."""
+        if records == 0:
+            self._level_at[partition] = now
+            return 0.0
+        if progress.committed_us is None:
+            return now - self._level_at.setdefault(partition, now)
+        return max(0.0, now - max(self._level_at.get(partition, 0.0), progress.committed_us / 1e6))
 
     def forget(self, group: str, partition: Partition) -> None:
         """Another worker reports this partition from now on."""
-        for gauge in (self.lag, self.next_offset):
+        self._level_at.pop(partition, None)
+        for gauge in (self.lag, self.lag_seconds, self.next_offset):
             try:
                 gauge.remove(group, partition.topic, str(partition.number))
             except KeyError:

@@ -1,0 +1,117 @@
+"""What the broker holds for a pipeline: its topics, where their logs begin and end, and when records came in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from typing import TypeVar
+
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public
+
+from deltasync.change import Log, Partition
+from deltasync.errors import UnreachableError
+from deltasync.kafka.consumer import client_options, topic_ids
+from deltasync.settings import Settings
+
+T = TypeVar("T")
+
+_TIMEOUT_S = 10.0
+# Only the first record of each partition is wanted: the broker sends one batch of it, however small this is.
+_FETCH_BYTES = 64 * 1024
+
+
+class Admin:
+    """Asks the broker. Every call blocks, for 10 s at most, and raises UnreachableError where there is no answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._options = client_options(settings)
+        self._group = settings.group
+        self._prefix = f"{settings.topic_prefix}."
+        self._admin = AdminClient(self._options)
+
+    def ping(self) -> None:
+        """Return if the broker answers."""
+        _result(self._admin.describe_cluster(request_timeout=_TIMEOUT_S))
+
+    def members(self) -> int:
+        """How many workers the consumer group has now."""
+        described = self._admin.describe_consumer_groups([self._group], request_timeout=_TIMEOUT_S)
+        return len(_result(described[self._group]).members)
+
+    def logs(self) -> dict[Partition, Log]:
+        """All partitions of the pipeline's topics: the topic's id, the first offset kept, the next one written."""
+        try:
+            topics = self._admin.list_topics(timeout=_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise _unreachable(error) from None
+        partitions = [
+            Partition(name, number)
+            for name, topic in topics.items()
+            if name.startswith(self._prefix)
+            for number in topic.partitions
+        ]
+        ids = topic_ids(self._admin, {partition.topic for partition in partitions})
+        starts = self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        ends = self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return {p: Log(ids[p.topic], starts[p], ends[p]) for p in sorted(partitions)}
+
+    def _offsets(self, partitions: Iterable[Partition], which: OffsetSpec) -> dict[Partition, int]:
+        asked = {TopicPartition(*partition): which for partition in partitions}
+        if not asked:
+            return {}
+        found = self._admin.list_offsets(asked, request_timeout=_TIMEOUT_S)
+        return {Partition(at.topic, at.partition): _result(future).offset for at, future in found.items()}
+
+    def came_in(self, offsets: Mapping[Partition, int], *, wait_s: float = 3.0) -> dict[Partition, float]:
+        """When the record at each offset was written, in seconds since 1970 by the producer's clock.
+
+        Left out is what could not be read within `wait_s`.
+        """
+        if not offsets:
+            return {}
+        found: dict[Partition, float] = {}
+        until = time.monotonic() + wait_s
+        reader = self._reader()
+        try:
+            reader.assign([TopicPartition(*partition, offset) for partition, offset in offsets.items()])
+            while len(found) < len(offsets) and (left_s := until - time.monotonic()) > 0:
+                for message in reader.consume(100, min(left_s, 0.1)):
+                    partition = Partition(message.topic() or "", message.partition() or 0)
+                    if message.error() is None and partition not in found:
+                        found[partition] = message.timestamp()[1] / 1000
+                        reader.pause([TopicPartition(*partition)])
+        except KafkaException as error:
+            raise _unreachable(error) from None
+        finally:
+            reader.close()
+        return found
+
+    def _reader(self) -> Client:
+        own = {
+            "group.id": f"{self._group}-lag",  # asked for by the client; never joined, nothing is committed
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "fetch.queue.backoff.ms": 10,
+            "fetch.wait.max.ms": 100,
+            "max.partition.fetch.bytes": _FETCH_BYTES,
+            "queued.max.messages.kbytes": 16 * 1024,
+        }
+        return Client({**self._options, **own})
+
+
+def _result(future: Future[T]) -> T:
+    try:
+        return future.result(timeout=2 * _TIMEOUT_S)
+    except (KafkaException, TimeoutError) as error:
+        raise _unreachable(error) from None
+
+
+def _unreachable(error: Exception) -> UnreachableError:
+    why = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+    return UnreachableError(
+        f"Kafka does not answer: {why}.",
+        remedy="See whether the broker at [kafka] bootstrap is up and reachable from here.",
+    )

@@ -1,0 +1,71 @@
+"""What the replica knows of the source's state: the newest canary, and which tables should be in the publication."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from deltasync.replica import ledger
+from deltasync.replica.tables import source_canary, source_table
+from deltasync.table import TableId
+
+
+class Canary(NamedTuple):
+    """The newest canary that arrived; `beat_at_us` is microseconds since 1970 by the source's clock."""
+
+    beat: int
+    beat_at_us: int
+    publication_digest: str
+    publication_tables: int
+    slot_wal_status: str | None
+
+
+class Known(NamedTuple):
+    """A source table as the schema log left it here."""
+
+    table: TableId
+    captured: bool
+    complete: bool
+    held: str | None
+
+
+class View(NamedTuple):
+    """All of it at one moment. `digest` is what the publication's should be, by what was announced."""
+
+    canary: Canary | None
+    tables: tuple[Known, ...]
+    digest: str
+
+
+def view(connection: sa.Connection, pipeline: str) -> View:
+    """Read it; `tables` leaves out those that were dropped. Blocks for three short queries."""
+    return View(read_canary(connection, pipeline), read_tables(connection, pipeline), _digest(connection, pipeline))
+
+
+def read_canary(connection: sa.Connection, pipeline: str) -> Canary | None:
+    """The newest canary, None if none ever came."""
+    row = connection.execute(sa.select(source_canary).where(source_canary.c.pipeline == pipeline)).one_or_none()
+    if row is None:
+        return None
+    at_us = ledger.to_us(row.beat_at)
+    return Canary(row.beat, at_us, row.publication_digest, row.publication_tables, row.slot_wal_status)
+
+
+def read_tables(connection: sa.Connection, pipeline: str) -> tuple[Known, ...]:
+    """The tables of the source that exist, without their descriptions."""
+    columns = source_table.c
+    query = sa.select(columns.schema_name, columns.table_name, columns.captured, columns.complete, columns.held)
+    rows = connection.execute(query.where(columns.pipeline == pipeline, ~columns.dropped))
+    return tuple(Known(TableId(schema, name), *rest) for schema, name, *rest in rows)
+
+
+def _digest(connection: sa.Connection, pipeline: str) -> str:
+    """The formula of the canary's publication_digest over the tables that were announced as captured."""
+    query = sa.text("""
+        SELECT md5(string_agg(name, ',' ORDER BY name COLLATE "C"))
+          FROM (SELECT quote_ident(schema_name) || '.' || quote_ident(table_name) AS name
+                  FROM deltasync.source_table WHERE pipeline = :pipeline AND captured AND NOT dropped
+                UNION ALL VALUES ('deltasync.canary'), ('deltasync.schema_log')) AS t
+    """)
+    return str(connection.execute(query, {"pipeline": pipeline}).scalar_one())

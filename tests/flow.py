@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import psycopg
+from tests.conftest import Pipeline
 
 from deltasync.connect.apply import apply
 from deltasync.connect.client import ConnectClient
@@ -21,7 +22,6 @@ from deltasync.connect.template import load
 from deltasync.replica.setup import setup as replica_setup
 from deltasync.source.setup import setup as source_setup
 from deltasync.source.snapshot import template_variables
-from tests.conftest import Pipeline
 
 _DEADLINE_S = 60.0
 
@@ -52,7 +52,7 @@ class Worker:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """kill -9, and wait for the end of the process."""
+        """Kill -9, and wait for the end of the process."""
         self.process.kill()
         self.process.wait(10)
 
@@ -96,17 +96,19 @@ class Flow:
         self.source = psycopg.connect(pipeline.source_admin, autocommit=True)
         self.replica = psycopg.connect(pipeline.replica_admin, autocommit=True)
 
-    def set_up(self, schema: str) -> None:
+    def set_up(self, schema: str, **connector: str) -> None:
         """Create the source's tables, set both sides up, start the connector."""
-        self.source.execute(schema)  # type: ignore[arg-type]
+        self.source.execute(schema)
         source_setup(self.settings)
         replica_setup(self.settings)
-        self.start_connector()
+        self.start_connector(**connector)
 
-    def start_connector(self) -> None:
-        """Apply the shipped connector; does not wait until it runs."""
+    def start_connector(self, **changes: str) -> None:
+        """Apply the shipped connector with changes, dots written as `__`; does not wait until it runs."""
         with ConnectClient(self.settings.connect.url or "") as client:
-            apply(client, load([], template_variables(self.settings)))
+            (wanted,) = load([], template_variables(self.settings))
+            changed = {key.replace("__", "."): value for key, value in changes.items()}
+            apply(client, [wanted._replace(config={**wanted.config, **changed})])
 
     @property
     def connector(self) -> str:
@@ -132,7 +134,11 @@ class Flow:
 
     def rows(self, connection: psycopg.Connection[Any], table: str) -> list[str]:
         """A table's rows as text, ordered by text: two databases are equal where these are."""
-        return [row for (row,) in connection.execute(f'SELECT t::text FROM {table} t ORDER BY t::text COLLATE "C"')]  # type: ignore[arg-type]
+        return [row for (row,) in connection.execute(f'SELECT t::text FROM {table} t ORDER BY t::text COLLATE "C"')]
+
+    def _digest(self, connection: psycopg.Connection[Any], table: str) -> object:
+        query = f"SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {table} t"
+        return connection.execute(query).fetchone()  # type: ignore[arg-type]
 
     def count(self, table: str) -> int:
         """How many rows the replica's table has; 0 where there is no such table."""
@@ -144,7 +150,7 @@ class Flow:
 
     def equal(self, *tables: str) -> bool:
         try:
-            return all(self.rows(self.source, table) == self.rows(self.replica, table) for table in tables)
+            return all(self._digest(self.source, table) == self._digest(self.replica, table) for table in tables)
         except psycopg.errors.UndefinedTable:
             return False
 
@@ -152,8 +158,18 @@ class Flow:
         try:
             until(lambda: self.equal(*tables), f"{', '.join(tables)} equal", deadline_s)
         except AssertionError as error:
-            logs = "\n".join(worker.log.read_text()[-4000:] for worker in self.workers)
-            raise AssertionError(f"{error}\n{logs}") from None
+            logs = "\n".join(worker.log.read_text()[-4000:] for worker in self.workers[-3:])
+            raise AssertionError(f"{error}\n{self.differences(*tables)}\n{logs}") from None
+
+    def differences(self, *tables: str) -> str:
+        """What differs, in figures and the first rows, and what Connect and the ledger say."""
+        found = []
+        for table in tables:
+            source, replica = (set(self.rows(connection, table)) for connection in (self.source, self.replica))
+            missing, surplus = sorted(source - replica), sorted(replica - source)
+            found.append(f"{table}: {len(missing)} missing {missing[:3]}, {len(surplus)} surplus {surplus[:3]}")
+        status = httpx.get(f"{self.settings.connect.url}/connectors/{self.connector}/status", timeout=10).text
+        return "\n".join([*found, str(self.ledger()), status[:2000]])
 
     def ledger(self) -> dict[str, tuple[int, int]]:
         """Per topic (without the prefix): next offset and how many were skipped by position."""

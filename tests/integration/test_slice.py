@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.flow import Flow, until
 
-SCHEMA = """
+SCHEMA = r"""
     CREATE SCHEMA shop;
     CREATE TYPE shop.status AS ENUM ('new', 'paid', 'sent');
     CREATE TABLE shop.customer (
       id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, email varchar(80), born date,
-      vip boolean NOT NULL DEFAULT false, note jsonb, tags text[], key uuid NOT NULL DEFAULT gen_random_uuid(), photo bytea,
-      score double precision, small smallint, seen time, upper_name text GENERATED ALWAYS AS (upper(name)) STORED);
+      vip boolean NOT NULL DEFAULT false, note jsonb, tags text[], key uuid NOT NULL DEFAULT gen_random_uuid(),
+      photo bytea, score double precision, small smallint, seen time,
+      upper_name text GENERATED ALWAYS AS (upper(name)) STORED);
     CREATE TABLE shop.orders (
       id bigserial PRIMARY KEY, customer bigint NOT NULL, status shop.status NOT NULL DEFAULT 'new',
-      total numeric(12,2), placed_at timestamptz NOT NULL DEFAULT now(), shipped_at timestamp, note text, lots int[], ids uuid[]);
+      total numeric(12,2), placed_at timestamptz NOT NULL DEFAULT now(), shipped_at timestamp, note text,
+      lots int[], ids uuid[]);
     CREATE TABLE shop.order_line (
       orders bigint, line int, price numeric NOT NULL, doc json, PRIMARY KEY (line, orders));
     INSERT INTO shop.customer (name, email, born, note, tags, photo, score, small, seen)
-      SELECT 'customer ' || n, CASE WHEN n % 3 = 0 THEN NULL ELSE 'c' || n || E'@x\\\\y\\tz' END, date '1970-01-01' + n * 7,
-        jsonb_build_object('n', n, 'q', E'"\\n'), ARRAY['a', NULL, 'b"' || n], decode(md5(n::text), 'hex'), n / 7.0, n % 100,
-        time '00:00' + n * interval '1 second' FROM generate_series(1, 2000) n;
+      SELECT 'customer ' || n, CASE WHEN n % 3 = 0 THEN NULL ELSE 'c' || n || E'@x\\y\tz\n' END,
+        date '1970-01-01' + n * 7, jsonb_build_object('n', n, 'q', E'"\n'), ARRAY['a', NULL, 'b"\' || n],
+        decode(md5(n::text), 'hex'), n / 7.0, n % 100, time '00:00' + n * interval '1 second'
+      FROM generate_series(1, 2000) n;
     INSERT INTO shop.orders (customer, total, shipped_at, note, lots, ids)
-      SELECT n, n * 1.10, now(), repeat('x', n % 50), ARRAY[n, NULL], ARRAY[gen_random_uuid()] FROM generate_series(1, 2000) n;
+      SELECT n, n * 1.10, now(), repeat('x', n % 50), ARRAY[n, NULL], ARRAY[gen_random_uuid()]
+      FROM generate_series(1, 2000) n;
     INSERT INTO shop.order_line SELECT n, n % 3, n * 1.5, '{"a":  1}' FROM generate_series(1, 2000) n;
+"""
+BIG = """
+    INSERT INTO shop.customer (name, note, tags)
+    SELECT 'big', jsonb_build_object('t', repeat('t', 9000)), ARRAY[repeat('x', 9000)]
 """
 TABLES = ("shop.customer", "shop.orders", "shop.order_line")
 
 
-def test_snapshot_and_changes_arrive(flow: Flow) -> None:
-    """Rows of the initial snapshot and every kind of change end equal on the replica."""
-    flow.set_up(SCHEMA)
+@pytest.mark.parametrize("schemas", ["false", "true"])
+def test_snapshot_and_changes_arrive(flow: Flow, schemas: str) -> None:
+    """Rows of the initial snapshot and every kind of change end equal, with and without schemas in the JSON."""
+    flow.set_up(SCHEMA, key__converter__schemas__enable=schemas, value__converter__schemas__enable=schemas)
     flow.start_worker()
     flow.wait_equal(*TABLES)
 
@@ -53,15 +63,14 @@ def test_unchanged_large_values_stay(flow: Flow) -> None:
     flow.set_up(SCHEMA)
     flow.source.execute("ALTER TABLE shop.customer ALTER note SET STORAGE EXTERNAL, ALTER tags SET STORAGE EXTERNAL")
     flow.start_worker()
-    big = "INSERT INTO shop.customer (name, note, tags) SELECT 'big', jsonb_build_object('t', repeat('t', 9000)), ARRAY[repeat('x', 9000)]"
-    flow.source.execute(big)  # type: ignore[arg-type]
+    flow.source.execute(BIG)
     flow.wait_equal(*TABLES)
 
     flow.source.execute("UPDATE shop.customer SET email = 'new' WHERE name = 'big'")
     flow.wait_equal(*TABLES)
 
     with flow.source.transaction():
-        flow.source.execute(big)  # type: ignore[arg-type]
+        flow.source.execute(BIG)
         flow.source.execute("UPDATE shop.customer SET email = 'newer' WHERE name = 'big'")
         flow.source.execute("UPDATE shop.customer SET small = 3 WHERE name = 'big'")
     flow.wait_equal(*TABLES)

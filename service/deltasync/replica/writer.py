@@ -92,17 +92,24 @@ class Writer:
     def _target(self, table: Table) -> Table:
         """The replica's table of this name, which must have the columns and the key of the source's."""
         known = self._targets.get(table.id)
-        if known is None:
+        if known is None or _misfit(table, known) is not None:
+            # Not looked at yet, or changed since by another worker or by its operator.
+            self.forget([table.schema])
             self._targets.update({t.id: t for t in describe_tables(self._connection, [table.schema])})
             known = self._targets.get(table.id)
         if known is None:
             raise _table_missing(table)
-        lacking = [c.name for c in table.stored_columns if known.column(c.name) is None]
-        if lacking:
-            raise _columns_missing(table, lacking)
-        if set(known.primary_key) != set(table.primary_key):
-            raise _other_key(table, known)
+        misfit = _misfit(table, known)
+        if misfit is not None:
+            raise misfit
         return known
+
+
+def _misfit(table: Table, known: Table) -> RecordError | None:
+    lacking = [c.name for c in table.stored_columns if known.column(c.name) is None]
+    if lacking:
+        return _columns_missing(table, lacking)
+    return None if set(known.primary_key) == set(table.primary_key) else _other_key(table, known)
 
 
 def _table_missing(table: Table) -> RecordError:

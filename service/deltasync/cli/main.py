@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deltasync import __version__
-from deltasync.cli import connectors, local, output, replica, run, source
+from deltasync.cli import connectors, demo, local, output, replica, run, source
 from deltasync.errors import DeltasyncError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(connectors.app, name="connectors")
 app.add_typer(source.app, name="source")
 app.add_typer(replica.app, name="replica")
 app.command()(run.run)
+app.command()(demo.demo)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""Proof that source and replica are equal."""

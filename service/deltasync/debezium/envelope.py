@@ -16,6 +16,10 @@ from deltasync.table import TableId
 _KEY_WITH_SCHEMA = b'{"schema":{'
 _PASSED_OVER = frozenset({"m"})
 _NULL_JSON = b"null"
+# What the decoder raises for bytes that are not JSON, not UTF-8, or nested to exhaust the stack.
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+_INT64_MAX = 2**63 - 1
+_COMMITTED_US_END = 253_402_300_800_000_000  # the year 10000: no clock is there, and datetime ends
 
 
 class _Source(msgspec.Struct, gc=False):
@@ -58,7 +62,7 @@ def decode(record: Record) -> Change | None:
         return None
     try:
         envelope = _envelope.decode(record.value)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise _unreadable(record, f"its value is not Debezium's JSON ({_harmless(error)})") from None
     envelope = envelope.payload or envelope
     if envelope.op is None:
@@ -94,9 +98,12 @@ def _change(record: Record, envelope: _Envelope) -> Change:
 def _position(record: Record, source: _Source) -> Position:
     try:
         seq0, seq1 = _sequence.decode(source.sequence) if source.sequence else (None, None)
-        return Position(int(seq0) if seq0 else None, int(seq1) if seq1 else None, source.ts_us)
-    except (msgspec.MsgspecError, ValueError):
+        position = Position(int(seq0) if seq0 else None, int(seq1) if seq1 else None, source.ts_us)
+    except _UNREADABLE:
         raise _unreadable(record, "its source.sequence is not a pair of numbers") from None
+    if any(abs(part or 0) > _INT64_MAX for part in position[:2]) or not 0 <= position.committed_us < _COMMITTED_US_END:
+        raise _unreadable(record, "its source.sequence or source.ts_us is out of range")
+    return position
 
 
 def _key(record: Record) -> bytes | None:
@@ -105,13 +112,15 @@ def _key(record: Record) -> bytes | None:
         return record.key
     try:
         return bytes(_key_with_schema.decode(record.key).payload)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise _unreadable(record, f"its key is not Debezium's JSON ({_harmless(error)})") from None
 
 
-def _harmless(error: msgspec.MsgspecError) -> str:
+def _harmless(error: BaseException) -> str:
     """The decoder's reason; it names bytes and paths of the envelope, never a row's value."""
-    return str(error).partition(" - at ")[0].lower()
+    if isinstance(error, msgspec.MsgspecError):
+        return str(error).partition(" - at ")[0].lower()
+    return "nested too deeply" if isinstance(error, RecursionError) else "not UTF-8"
 
 
 def _unreadable(record: Record, why: str) -> RecordError:

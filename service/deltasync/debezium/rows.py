@@ -120,8 +120,8 @@ class RowDecoder:
             if "unknown field" in str(error):
                 raise UnknownColumnError(str(error)) from None
             raise self._misfit(str(error)) from None
-        except msgspec.MsgspecError as error:
-            raise self._misfit(str(error)) from None
+        except ValueError as error:
+            raise self._misfit(str(error) if isinstance(error, msgspec.MsgspecError) else "not UTF-8") from None
         return {
             column.name: self._value(column, known, value)
             for column, known, value in zip(self.columns, self._codecs, values, strict=False)

@@ -62,6 +62,11 @@ def test_passed_over(value: object) -> None:
         {**envelope("u"), "after": None},
         {**envelope("c"), "source": None},
         envelope("u", sequence="secret"),
+        envelope("u", sequence='["99999999999999999999","1"]'),
+        envelope("u", ts_us=10**30),
+        envelope("u", ts_us=-1),
+        b'{"op":"\xff"}',
+        b'{"deep":' + b"[" * 100_000,
         envelope("u", table=5),
     ],
 )

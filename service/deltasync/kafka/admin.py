@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from confluent_kafka import Consumer as Client
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public
 
 from deltasync.change import Log, Partition
@@ -39,7 +39,12 @@ class Admin:
     def members(self) -> int:
         """How many workers the consumer group has now."""
         described = self._admin.describe_consumer_groups([self._group], request_timeout=_TIMEOUT_S)
-        return len(_result(described[self._group]).members)
+        try:
+            return len(described[self._group].result(timeout=2 * _TIMEOUT_S).members)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return 0
+            raise _unreachable(error) from None
 
     def logs(self) -> dict[Partition, Log]:
         """All partitions of the pipeline's topics: the topic's id, the first offset kept, the next one written."""

@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 
 # Records taken from the client's queue at a time: bounds by how much a batch exceeds its bytes.
 _CHUNK = 1000
-# Memory for fetched but not yet polled records; two of the connector's largest records fit.
-_QUEUE_KIB = 16 * 1024
+# Memory for fetched but not yet polled records. A single larger record is fetched all the same.
+_QUEUE_KIB = 8 * 1024
 _ADMIN_TIMEOUT_S = 10.0
 # These would break the promise: offsets are committed after the ledger, and never reset.
 _OURS = frozenset(

@@ -43,9 +43,9 @@ test: $(DEV) ## Run the suite on a real embedded stack (up to 10 minutes)
 acceptance: $(DEV) ## Kill real processes and work off big backlogs (up to 15 minutes)
 	@$(BIN)/pytest tests/acceptance
 
-test-compose: $(DEV) ## Run docker-compose.yml from up to equal databases (up to 8 minutes)
+test-compose: $(DEV) ## Run docker-compose.yml from up to equal databases, and tests on containers (up to 8 minutes)
 	@.ci/engine
-	@$(BIN)/pytest tests/compose
+	@DELTASYNC_TEST_ENGINE=containers $(BIN)/pytest --timeout=300 tests/compose tests/integration/test_slice.py
 
 # Constrained by the first file, all files pin the same versions.
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-header --no-annotate --python-version 3.11

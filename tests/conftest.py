@@ -9,7 +9,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from tests.flow import Flow
 
 GIVEN = "DELTASYNC_TEST_"
+_NAMES = (
+    "SOURCE_ADMIN_DSN",
+    "REPLICA_ADMIN_DSN",
+    "KAFKA_BOOTSTRAP",
+    "CONNECT_URL",
+    "ROLE_PASSWORD",
+    "CONNECT_SOURCE_PASSWORD",
+)
 _FOLDERS = "deltasync-test-"
 
 
@@ -36,14 +44,18 @@ _FOLDERS = "deltasync-test-"
 class Addresses:
     """Servers to test on: superusers' connection strings, Kafka and Connect.
 
-    `embedded` starts and ends single parts of them; None where the servers are not ours.
+    All roles that tests create have the same password, so that Connect can know it beforehand:
+    `connect_source` holds the settings `[connect] source_...`, the reference to that password among them.
+    `embedded` starts and ends single parts of the servers; None where they are not ours.
     """
 
     source_admin: str
     replica_admin: str
     kafka: str
     connect: str
-    embedded: Servers | None
+    role_password: str
+    connect_source: dict[str, str]
+    embedded: Servers | None = None
 
 
 @dataclass(frozen=True)
@@ -78,15 +90,44 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Addresses]:
-    """The embedded servers, or those that `DELTASYNC_TEST_*` name (all four, then)."""
-    names = ("SOURCE_ADMIN_DSN", "REPLICA_ADMIN_DSN", "KAFKA_BOOTSTRAP", "CONNECT_URL")
-    given = [os.environ[GIVEN + name] for name in names if GIVEN + name in os.environ]
-    if 0 < len(given) < len(names):
-        pytest.fail(f"Give all of {', '.join(GIVEN + name for name in names)}, or none.")
-    if given:
-        source, replica, kafka, connect = given
-        yield Addresses(source, replica, kafka, connect, embedded=None)
-        return
+    """Embedded servers, containers, or what `DELTASYNC_TEST_*` name."""
+    given = {name: os.environ[GIVEN + name] for name in _NAMES if GIVEN + name in os.environ}
+    match os.environ.get(f"{GIVEN}ENGINE", "given" if given else "embedded"):
+        case "embedded":
+            with _embedded() as found:
+                yield found
+        case "containers":
+            from tests.containers import started  # noqa: PLC0415 - it needs this module
+
+            with started() as found:
+                yield found
+        case "given":
+            yield _given(given)
+        case other:
+            pytest.fail(f"{GIVEN}ENGINE is embedded, containers or given, not {other}.")
+
+
+def _given(values: dict[str, str]) -> Addresses:
+    missing = [GIVEN + name for name in _NAMES if name not in values]
+    if missing:
+        pytest.fail(f"The servers to test on are named in part only: set {', '.join(missing)} as well.")
+    # Where Connect sees the source elsewhere than we do.
+    place = {f"source_{name}": os.environ.get(f"{GIVEN}CONNECT_SOURCE_{name.upper()}") for name in ("host", "port")}
+    return Addresses(
+        source_admin=values["SOURCE_ADMIN_DSN"],
+        replica_admin=values["REPLICA_ADMIN_DSN"],
+        kafka=values["KAFKA_BOOTSTRAP"],
+        connect=values["CONNECT_URL"],
+        role_password=values["ROLE_PASSWORD"],
+        connect_source={
+            "source_password": values["CONNECT_SOURCE_PASSWORD"],
+            **{name: value for name, value in place.items() if value},
+        },
+    )
+
+
+@contextmanager
+def _embedded() -> Iterator[Addresses]:
     _end_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
     folder.chmod(0o711)
@@ -95,7 +136,17 @@ def servers() -> Iterator[Addresses]:
         try:
             found.start()
             found.connect.wait()
-            yield Addresses(found.source.dsn(), found.replica.dsn(), found.kafka.bootstrap, found.connect.url, found)
+            password = secrets.token_hex(8)
+            reference = found.connect.keep_secret("tests", password)
+            yield Addresses(
+                source_admin=found.source.dsn(),
+                replica_admin=found.replica.dsn(),
+                kafka=found.kafka.bootstrap,
+                connect=found.connect.url,
+                role_password=password,
+                connect_source={"source_password": reference},
+                embedded=found,
+            )
         finally:
             stop(folder, states.PARTS, at_once=True)
             states.remove(folder)
@@ -117,16 +168,16 @@ def pipeline(servers: Addresses) -> Iterator[Pipeline]:
     source_admin, replica_admin = (
         _new_database(admin, name) for admin in (servers.source_admin, servers.replica_admin)
     )
-    password = secrets.token_hex(8)
-    source, replica = (make_conninfo(dsn, user=name, password=password) for dsn in (source_admin, replica_admin))
-    known_to_connect = servers.embedded.connect.keep_secret(name, password) if servers.embedded else password
+    source, replica = (
+        make_conninfo(dsn, user=name, password=servers.role_password) for dsn in (source_admin, replica_admin)
+    )
     settings = {
         "pipeline": name,
         "unavailable_value": f"unavailable_{secrets.token_hex(12)}",
         "source": {"dsn": source, "admin_dsn": source_admin, "schemas": ("shop",)},
         "replica": {"dsn": replica, "admin_dsn": replica_admin},
         "kafka": {"bootstrap": servers.kafka},
-        "connect": {"url": servers.connect, "source_password": known_to_connect},
+        "connect": {"url": servers.connect, **servers.connect_source},
         "monitor": {"url": "http://127.0.0.1:0"},
     }
     yield Pipeline(name, Settings.model_validate(settings), _environment(settings), source_admin, replica_admin)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deltasync import __version__
-from deltasync.cli import connectors, demo, local, output, replica, run, source
+from deltasync.cli import connectors, demo, lag, ledger, local, output, replica, run, settings, source, wait
 from deltasync.errors import DeltasyncError
 
 app = typer.Typer(
@@ -23,7 +23,11 @@ app.add_typer(local.app, name="local")
 app.add_typer(connectors.app, name="connectors")
 app.add_typer(source.app, name="source")
 app.add_typer(replica.app, name="replica")
+app.add_typer(ledger.app, name="ledger")
 app.command()(run.run)
+app.command("lag")(lag.show)
+app.command()(wait.wait)
+app.command()(settings.settings)
 app.command()(demo.demo)
 
 

@@ -123,6 +123,8 @@ def _run(scale: Scale, folder: Path, show: Show) -> tuple[Report, Curve]:
         steady_at, caught_up = time.monotonic(), len(measure.samples)
         phases.begin("steady changes")
         _apply_steadily(scale, measure, load, probe, show)
+    phases.begin("waiting")
+    stack.command("wait")
     phases.begin("comparing")
     tables = list(compare(source, replica, schemas=[SCHEMA], publication="deltasync"))
     curve = Curve(measure.samples, probe.seen, steady_at)

@@ -143,6 +143,10 @@ class Stack:
         state = self._state()
         return environment(Servers(self.folder, state), state)
 
+    def command(self, *arguments: str) -> None:
+        """Run one of deltasync's commands on this stack, as a user would. Raises PartError where it fails."""
+        _run(self.env(), *arguments)
+
     def _state(self) -> State:
         state = states.load(self.folder)
         if state is None:

@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 _POLL_S = 0.2
 # Backoff between tries of a replica that does not answer: doubles from the first to the second.
 _BACKOFF_S = (0.2, 10.0)
+# How soon a worker hears that its ledger was moved by hand.
+_BY_HAND_EVERY_S = 2.0
 
 
 class Pipeline:
@@ -51,12 +53,15 @@ class Pipeline:
         self.failing: str | None = None
         self._failing_since: float | None = None
         self._failures = 0
+        self._audited = 0
+        self._heard_at = 0.0
 
     def run(self) -> None:
         """Apply until the lifecycle says stop. Raises DeltasyncError for what no retry mends."""
         self._lifecycle.on_overdue(self._replica.cancel)
         try:
             self._read_tables()
+            self._audited, _ = self._replica.moved_since(0)
             self._consumer.start()
             self._lifecycle.to(State.RUNNING)
             while self._lifecycle.running:
@@ -74,6 +79,7 @@ class Pipeline:
         """One turn: wake what waited, poll, apply, commit offsets."""
         self._lifecycle.turns()
         self._wake()
+        self._hear()
         records = self._consumer.poll(
             rows_max=self._settings.batch.rows_max, bytes_max=self._settings.batch.bytes_max, wait_s=_POLL_S
         )
@@ -237,6 +243,27 @@ class Pipeline:
                 self._consumer.reposition(owned.partition, owned.progress.next_offset)
             elif owned.is_overdue(now) and owned.cut is not None:
                 self._stop(owned.partition, owned.cut.error)
+
+    def _hear(self) -> None:
+        """Open the partitions anew whose ledger was moved by hand, those that stopped included."""
+        now = time.monotonic()
+        if now - self._heard_at < _BY_HAND_EVERY_S:
+            return
+        self._heard_at = now
+        try:
+            audited, moved = self._replica.moved_since(self._audited)
+            logs = self._consumer.logs([partition for partition in moved if self._ownership.get(partition)])
+            self._ownership.assigned(logs)
+            self._open(logs)
+            self._check(logs)
+        except Exception as error:  # noqa: BLE001 - `verdict` raises what it does not know
+            self._recover(error)
+            return
+        self._audited = audited
+        for partition, progress in self._ownership.progress().items():
+            if partition in logs:
+                log.info("moved by hand", partition=str(partition), next_offset=progress.next_offset)
+                self._consumer.reposition(partition, progress.next_offset)
 
     # Trouble with the replica
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -261,14 +261,46 @@ _OUTSIDE = {PREFIX + "CONFIG"}
 
 
 def _known_variables() -> set[str]:
-    names = set(_OUTSIDE)
+    return _OUTSIDE | {_variable(name) for name in _names()}
+
+
+def _names() -> list[str]:
+    """Every setting there is, as `section.key`."""
+    names = []
     for field, info in Settings.model_fields.items():
         section = info.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            names |= {f"{PREFIX}{field}_{key}".upper() for key in section.model_fields}
-        else:
-            names.add(PREFIX + field.upper())
+        is_section = isinstance(section, type) and issubclass(section, BaseModel)
+        names += [f"{field}.{key}" for key in section.model_fields] if is_section and section else [field]
     return names
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.replace(".", "_").upper()
+
+
+class InForce(NamedTuple):
+    """One setting: its variable in the environment, its value, and where that comes from.
+
+    Secrets are still inside their `SecretStr`, but other values may hold one, too (an address, an option).
+    """
+
+    name: str
+    variable: str
+    value: object
+    origin: Literal["environment", "file", "default"]
+
+
+def in_force(settings: Settings) -> list[InForce]:
+    """Every setting as it is."""
+    found = []
+    for name in _names():
+        section, _, key = name.rpartition(".")
+        holder = getattr(settings, section) if section else settings
+        given = key in holder.model_fields_set and (not section or section in settings.model_fields_set)
+        origin: Literal["environment", "file", "default"] = "file" if given else "default"
+        variable = _variable(name)
+        found.append(InForce(name, variable, getattr(holder, key), "environment" if variable in os.environ else origin))
+    return found
 
 
 def cache_folder() -> Path:

@@ -139,7 +139,7 @@ class Consumer:
 
     def _assign(self, client: Client, partitions: list[TopicPartition]) -> None:
         wanted = [Partition(p.topic, p.partition) for p in partitions]
-        logs = self._logs(client, wanted)
+        logs = self.logs(wanted)
         offsets = self._owner.on_assign(logs)
         client.incremental_assign(
             [TopicPartition(*partition, offsets.get(partition, logs[partition].end_offset)) for partition in wanted]
@@ -149,11 +149,13 @@ class Consumer:
                 self.pause(partition)
 
     @stamina.retry(on=UnreachableError, attempts=4, timeout=30)
-    def _logs(self, client: Client, partitions: list[Partition]) -> dict[Partition, Log]:
+    def logs(self, partitions: list[Partition]) -> dict[Partition, Log]:
         """What the broker holds of these partitions; a topic that was just made may need a moment."""
         ids = topic_ids(self._admin, {partition.topic for partition in partitions})
         try:
-            marks = {p: client.get_watermark_offsets(TopicPartition(*p), timeout=_ADMIN_TIMEOUT_S) for p in partitions}
+            marks = {
+                p: self._client.get_watermark_offsets(TopicPartition(*p), timeout=_ADMIN_TIMEOUT_S) for p in partitions
+            }
         except KafkaException as error:
             raise _unreachable(error) from None
         return {partition: Log(ids[partition.topic], low, high) for partition, (low, high) in marks.items()}

@@ -12,7 +12,7 @@ from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import FencedError, GapError
 from deltasync.plan import TablePlan
 from deltasync.progress import Claim, Progress
-from deltasync.replica import catalog, evolve, ledger
+from deltasync.replica import by_hand, catalog, evolve, ledger
 from deltasync.replica.engine import driver, open_replica
 from deltasync.replica.writer import Writer
 from deltasync.settings import Settings
@@ -46,6 +46,11 @@ class Replica:
         """What is known of the source's tables."""
         with self._begin() as connection:
             return catalog.load(connection, self._settings.pipeline)
+
+    def moved_since(self, audited: int) -> tuple[int, set[Partition]]:
+        """The partitions that were moved by hand since (see `by_hand.moved_since`)."""
+        with self._begin() as connection:
+            return by_hand.moved_since(connection, self._settings.pipeline, audited)
 
     def apply(self, batch: Batch) -> int:
         """Apply a batch and move the ledger in one transaction; returns how many rows were written.

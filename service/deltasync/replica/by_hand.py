@@ -1,0 +1,52 @@
+"""The ledger moved by hand: written down with a reason, and heard of by the worker that owns the partition."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from deltasync.change import Partition
+from deltasync.errors import RefusedError
+from deltasync.progress import Claim
+from deltasync.replica.tables import ledger, ledger_audit
+
+
+def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Claim, reason: str) -> int | None:
+    """Make `to.progress.next_offset` what is read next, and forget the watermark; returns where it was, if known.
+
+    Belongs into a transaction of its own. A worker that is applying the partition is fenced, and reads on from
+    here. Raises RefusedError without a reason.
+    """
+    if not reason.strip():
+        raise RefusedError("The ledger is not moved without a reason.", remedy="Say why: --reason TEXT.")
+    key = {"pipeline": pipeline, "topic": partition.topic, "topic_id": to.topic_id, "partition": partition.number}
+    is_it = sa.and_(*(ledger.c[name] == value for name, value in key.items()))
+    before = connection.execute(sa.select(ledger.c.next_offset).where(is_it).with_for_update()).scalar_one_or_none()
+    placed = {
+        "next_offset": to.progress.next_offset,
+        "seq0": None,
+        "seq1": None,
+        "source_committed_at": None,
+        "updated_at": sa.func.clock_timestamp(),
+    }
+    statement = insert(ledger).values({**key, **placed})
+    connection.execute(statement.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=placed))
+    audit = {
+        "pipeline": pipeline,
+        "topic": partition.topic,
+        "partition": partition.number,
+        "old_next_offset": before,
+        "new_next_offset": to.progress.next_offset,
+        "reason": reason.strip(),
+    }
+    connection.execute(sa.insert(ledger_audit).values(audit))
+    return before
+
+
+def moved_since(connection: sa.Connection, pipeline: str, audited: int) -> tuple[int, set[Partition]]:
+    """The partitions that were moved by hand after the audit's entry `audited`, and its newest entry now."""
+    query = sa.select(ledger_audit.c.id, ledger_audit.c.topic, ledger_audit.c.partition).where(
+        ledger_audit.c.pipeline == pipeline, ledger_audit.c.id > audited
+    )
+    rows = connection.execute(query).all()
+    return max((row.id for row in rows), default=audited), {Partition(row.topic, row.partition) for row in rows}

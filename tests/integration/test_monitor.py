@@ -76,7 +76,7 @@ def test_a_dropped_publication_is_noticed(shop: Flow, blind: Flow) -> None:
     """Connect goes on saying RUNNING; the canary and, where it can be asked, the source say otherwise."""
     until_ready(shop)
     until_ready(blind)
-    shop.source.execute(f"DROP PUBLICATION {shop.settings.publication}")  # type: ignore[arg-type]
+    shop.source.execute(f"DROP PUBLICATION {shop.settings.publication}")
     dropped = time.monotonic()
     until_reason(shop, r"publication is missing on the source")
     until_reason(blind, r"canary on the replica is 1\d s old", NOTICED_WITHIN_S - (time.monotonic() - dropped))

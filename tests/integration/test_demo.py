@@ -10,9 +10,14 @@ import sys
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
+import psycopg
 import pytest
 from tests.flow import until
 
+from deltasync.local.stack import Stack
+
+# A stack starts in 15 s, and much slower beside others.
+pytestmark = pytest.mark.timeout(300)
 SMALL = ["--customers", "200", "--orders", "200", "--transactions", "200"]
 
 
@@ -39,7 +44,7 @@ def _processes_in(folder: Path) -> list[str]:
 def test_small_demo(tmp_path: Path) -> None:
     """It ends with equal tables, figures and a picture, and leaves nothing but the picture."""
     done = _start(tmp_path, "--json", "--picture", "lag.png")
-    out, err = done.communicate(timeout=110)
+    out, err = done.communicate(timeout=200)
 
     assert done.returncode == 0, err
     report = json.loads(out)
@@ -54,14 +59,28 @@ def test_small_demo(tmp_path: Path) -> None:
     assert _processes_in(tmp_path) == []
 
 
+def test_a_difference_is_found(tmp_path: Path) -> None:
+    """A row that only the replica has ends the demo with exit code 1, and says in which table."""
+    state = tmp_path / "state"
+    done = _start(tmp_path, "--state", str(state))
+    until((state / "logs" / "applier.log").exists, "the replica is set up", 200)
+    with psycopg.connect(Stack(state).env()["DELTASYNC_REPLICA_ADMIN_DSN"]) as replica:
+        replica.execute("INSERT INTO shop.customer (id, email, joined_at) VALUES (-1, 'stranger', now())")
+    _, err = done.communicate(timeout=200)
+
+    assert done.returncode == 1, err
+    assert "shop.customer: 1 rows extra" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["deltasync-demo.png"]
+
+
 def test_a_part_that_ends_is_named(tmp_path: Path) -> None:
     """Which part, the end of its log, what to do; and everything is stopped."""
     state = tmp_path / "state"
     done = _start(tmp_path, "--transactions", "20000", "--state", str(state))
     pid_file = state / "run" / "applier.pid"
-    until(lambda: pid_file.exists() and pid_file.read_text().strip(), "the applier runs", 100)
+    until(lambda: pid_file.exists() and pid_file.read_text().strip(), "the applier runs", 200)
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
-    _, err = done.communicate(timeout=60)
+    _, err = done.communicate(timeout=120)
 
     assert done.returncode == 1
     assert "The part applier" in err
@@ -77,7 +96,7 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     done = _start(tmp_path)
     until(lambda: list(tmp_path.glob("*/run/kafka.pid")), "the first part starts")
     done.send_signal(number)
-    _, err = done.communicate(timeout=60)
+    _, err = done.communicate(timeout=120)
 
     assert done.returncode == 128 + number, err
     assert list(tmp_path.iterdir()) == []
@@ -96,7 +115,7 @@ def test_killed_demo_is_ended_by_the_next(tmp_path: Path) -> None:
     following = _start(tmp_path)
     until(lambda: started() and started() != first, "the next demo has ended the first, and starts")
     following.send_signal(signal.SIGINT)
-    following.communicate(timeout=60)
+    following.communicate(timeout=120)
 
     assert list(tmp_path.iterdir()) == []
     assert _processes_in(tmp_path) == []

@@ -178,17 +178,12 @@ def _apply_backlog(scale: Scale, measure: Measure, load: Load, probe: Probe, sho
         _show_load(scale, load, measure.samples, show)
 
     load.start(scale.transactions // 2)
-    measure.until(lambda sample: load.is_done() and not sample.lag, load, probe, shown)
+    measure.until_applied(load, probe, shown)
 
 
 def _apply_steadily(scale: Scale, measure: Measure, load: Load, probe: Probe, show: Show) -> None:
     load.start(scale.transactions - scale.transactions // 2)
-    measure.until(
-        lambda sample: load.is_done() and not sample.lag,
-        load,
-        probe,
-        lambda _: _show_load(scale, load, measure.samples, show),
-    )
+    measure.until_applied(load, probe, lambda _: _show_load(scale, load, measure.samples, show))
 
 
 def _show_load(scale: Scale, load: Load, samples: Sequence[Sample], show: Show) -> None:
@@ -201,10 +196,10 @@ def _latency(curve: Curve) -> Latency | None:
     steady = sorted(one.latency_s * 1000 for one in curve.seen if one.committed_at >= curve.steady_at)
     if not steady:
         return None
-    return Latency(_quantile(steady, 0.5), _quantile(steady, 0.99), len(steady), RATE_PER_S)
+    return Latency(quantile(steady, 0.5), quantile(steady, 0.99), len(steady), RATE_PER_S)
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
     """The smallest value that so large a share does not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 

@@ -45,16 +45,14 @@ class Measure:
         self._replica = replica
         self._rows = rows
 
-    def until(
-        self, reached: Callable[[Sample], bool], load: Load, probe: Probe, show: Callable[[Sample], None]
-    ) -> None:
-        """Sample until `reached`. Raises PartError where a part has ended or nothing moves any more."""
+    def until_applied(self, load: Load, probe: Probe, show: Callable[[Sample], None]) -> None:
+        """Sample until all is committed, applied and seen. Raises PartError where a part has ended or nothing moves."""
         moved_at, applied = time.monotonic(), -1
         while True:
             sample = self._sample(load, probe)
             self.samples.append(sample)
             show(sample)
-            if reached(sample):
+            if load.is_done() and not sample.lag and not sample.lag_s:
                 return
             refuse_dead_parts(self._folder)
             if sample.applied != applied:

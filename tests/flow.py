@@ -138,7 +138,7 @@ class Flow:
 
     def _digest(self, connection: psycopg.Connection[Any], table: str) -> object:
         query = f"SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {table} t"
-        return connection.execute(query).fetchone()  # type: ignore[arg-type]
+        return connection.execute(query).fetchone()
 
     def count(self, table: str) -> int:
         """How many rows the replica's table has; 0 where there is no such table."""

@@ -45,7 +45,8 @@ class Load:
         self._stop = threading.Event()
         self._failed: list[BaseException] = []
         self.transactions = 0
-        self._threads = [threading.Thread(target=self._write, args=(n, random.Random(seed + n))) for n in (1, 2)]
+        self._seed = seed
+        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in (1, 2)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -58,7 +59,8 @@ class Load:
             thread.join(60)
         assert kind is not None or not self._failed, self._failed
 
-    def _write(self, number: int, rng: random.Random) -> None:
+    def _write(self, number: int) -> None:
+        rng = random.Random(self._seed + number)  # noqa: S311 - so that a failure can be repeated
         try:
             with psycopg.connect(self._dsn, autocommit=True) as connection:
                 writer = _Writer(connection, number, rng)
@@ -87,7 +89,7 @@ class _Writer:
             self._run("UPDATE shop.account SET version = version + 1 WHERE id = %s", self._number)
 
     def _run(self, statement: str, *values: object) -> None:
-        self._connection.execute(statement, values)  # type: ignore[arg-type]
+        self._connection.execute(statement, values)
 
     def _any(self) -> int:
         return self._rng.randint(self._first, self._top)

@@ -18,7 +18,7 @@ from deltasync.local.process import Process
 
 _SAMPLE_S = 0.1
 # Longer than Connect takes to start a task, or the applier to be given its partitions, on a busy machine.
-_STALLED_S = 60.0
+_STALLED_S = 90.0
 _LOG_LINES = 15
 
 

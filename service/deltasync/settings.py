@@ -117,11 +117,10 @@ class Connect(_Section):
 
 
 class Batch(_Section):
-    """How much one transaction on the replica may hold, and how long a change may wait for it."""
+    """How much one transaction on the replica may hold."""
 
     rows_max: int = Field(10_000, ge=1, le=1_000_000)
     bytes_max: int = Field(8 * 2**20, ge=2**16, le=2**30)
-    age_s_max: float = Field(0.2, gt=0, le=60)
 
 
 class Monitor(_Section):

@@ -41,7 +41,7 @@ def test_each_setting_says_where_it_comes_from() -> None:
     found = {row["name"]: (row["variable"], row["value"], row["from"]) for row in rows}
     assert found["pipeline"] == ("DELTASYNC_PIPELINE", "shop", "file")
     assert found["batch.rows_max"] == ("DELTASYNC_BATCH_ROWS_MAX", 7, "file")
-    assert found["batch.age_s_max"][2] == "default"
+    assert found["batch.bytes_max"][2] == "default"
     assert found["kafka.group"] == ("DELTASYNC_KAFKA_GROUP", "shop", "pipeline")
     assert found["source.dsn"][2] == "environment"
     assert "host=db.example" in found["source.dsn"][1]

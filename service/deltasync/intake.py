@@ -27,13 +27,12 @@ class Taken(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """Where a partition is read no further: at `offset`. It waits for a table's description, or it stops."""
+    """Where a partition is read no further: at `offset`. It waits until more is known of its table, or stops."""
 
     partition: Partition
     offset: int
     error: DeltasyncError
     waits: bool
-    held: bool = False
 
 
 class Intake(NamedTuple):
@@ -135,7 +134,7 @@ def _undescribed(change: Change) -> Cut:
 
 
 def _held(change: Change, error: RecordError) -> Cut:
-    return Cut(change.partition, change.offset, error, waits=True, held=True)
+    return Cut(change.partition, change.offset, error, waits=True)
 
 
 def _held_error(table: TableId, why: str) -> RecordError:

@@ -1,9 +1,9 @@
 """The partitions that this worker owns, and the state of each.
 
-UNOPENED ──ledger read──▶ READING ──cut──▶ WAITING ──description came──▶ READING
-    └──────gap──────┐        └──cannot be read──┐      └──took too long──┐
-                    ▼                           ▼                        ▼
-                                      STOPPED (until the partition is assigned anew)
+UNOPENED ──ledger read──▶ READING ──cut──▶ WAITING ──what is known of its table changed──▶ READING
+    └──────gap──────┐        └──cannot be read or applied──┐
+                    ▼                                      ▼
+                              STOPPED (until its ledger is moved by hand, or it is assigned anew)
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from deltasync.errors import DeltasyncError
 from deltasync.intake import Cut, Tables
 from deltasync.progress import Claim, Progress
 
-# A description travels in another partition, and another worker may apply it: it is late by a poll
-# or two. After this long it is not on its way at all.
-WAIT_S_MAX = 60.0
+# A description travels in another partition, and another worker may apply it: so often we look for it.
 _CHECK_EVERY_S = 0.25
 
 
@@ -42,7 +40,6 @@ class Owned:
         self.cut: Cut | None = None
         self.tables: Tables | None = None
         self.error: DeltasyncError | None = None
-        self._waiting_since = 0.0
 
     @property
     def is_reading(self) -> bool:
@@ -53,17 +50,11 @@ class Owned:
         if self.state is not PartitionState.STOPPED:
             self.progress, self.state, self.cut = progress, PartitionState.READING, None
 
-    def waits(self, cut: Cut, tables: Tables, now: float) -> bool:
+    def waits(self, cut: Cut, tables: Tables) -> bool:
         """Begin to wait for other tables than these, or go on waiting at the same record; True if this is news."""
         news = self.cut is None or self.cut.offset != cut.offset or self.cut.error.what != cut.error.what
-        if news:
-            self._waiting_since = now
         self.cut, self.tables, self.state = cut, tables, PartitionState.WAITING
         return news
-
-    def is_overdue(self, now: float) -> bool:
-        """True if what the partition waits for is not on its way. A held table waits for its operator."""
-        return self.cut is not None and not self.cut.held and now - self._waiting_since > WAIT_S_MAX
 
     def goes_on(self) -> None:
         """Read again; `cut` stays, to tell whether the next wait is news."""

@@ -215,7 +215,7 @@ class Pipeline:
             self._stop(cut.partition, cut.error)
             return
         self._consumer.pause(cut.partition)
-        if owned.waits(cut, tables, time.monotonic()):
+        if owned.waits(cut, tables):
             log.warning("partition waits", partition=str(cut.partition), reason=cut.error.what, do=cut.error.remedy)
 
     def _stop(self, partition: Partition, error: DeltasyncError) -> None:
@@ -228,9 +228,8 @@ class Pipeline:
         log.error("partition stopped", partition=str(partition), reason=error.what, do=error.remedy)
 
     def _wake(self) -> None:
-        """Look whether the descriptions that partitions wait for have come; give up on one after a while."""
-        now = time.monotonic()
-        if not self._ownership.due(now):
+        """Look whether what is known of the tables that partitions wait for has changed."""
+        if not self._ownership.due(time.monotonic()):
             return
         try:
             self._read_tables()
@@ -241,8 +240,6 @@ class Pipeline:
             if owned.tables is not self._tables:
                 owned.goes_on()
                 self._consumer.reposition(owned.partition, owned.progress.next_offset)
-            elif owned.is_overdue(now) and owned.cut is not None:
-                self._stop(owned.partition, owned.cut.error)
 
     def _hear(self) -> None:
         """Open the partitions anew whose ledger was moved by hand, those that stopped included."""

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from deltasync.connect.masking import shown
 from deltasync.connect.template import Connector
 
-
 # Read by a connector's first start alone, and generated from tables that come and go: no change later on.
 _FIRST_START_ONLY = frozenset({"snapshot.include.collection.list"})
 

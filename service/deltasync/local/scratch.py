@@ -37,7 +37,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def given_folder(folder: Path) -> Path:
-    """The folder that the user has chosen. Raises RefusedError where a stack is in it already."""
+    """A folder that the user has named, and ends himself. Raises RefusedError where a stack is in it already."""
     if states.load(folder) is not None:
         raise RefusedError(
             f"There is a stack in {folder} already.",

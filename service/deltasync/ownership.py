@@ -83,6 +83,15 @@ class Ownership:
         for partition, progress in to.items():
             self._owned[partition].progress = progress
 
+    def replaced(self, topic_ids: Mapping[str, str]) -> list[Partition]:
+        """These topics have other ids now; returns their partitions, whose ledger has to be read again."""
+        found = [p for p, log in self.logs().items() if p.topic in topic_ids and log.topic_id != topic_ids[p.topic]]
+        for partition in found:
+            owned = self._owned[partition]
+            owned.log = owned.log._replace(topic_id=topic_ids[partition.topic])
+            owned.state = PartitionState.UNOPENED
+        return found
+
     def get(self, partition: Partition) -> Owned | None:
         return self._owned.get(partition)
 

@@ -36,6 +36,8 @@ _POLL_S = 0.2
 _BACKOFF_S = (0.2, 10.0)
 # How soon a worker hears that its ledger was moved by hand.
 _BY_HAND_EVERY_S = 2.0
+# How soon it notices that a topic was deleted and made again under it.
+_RECHECK_EVERY_S = 5.0
 
 
 class Pipeline:
@@ -55,6 +57,7 @@ class Pipeline:
         self._failures = 0
         self._audited = 0
         self._heard_at = 0.0
+        self._rechecked_at = 0.0
 
     def run(self) -> None:
         """Apply until the lifecycle says stop. Raises DeltasyncError for what no retry mends."""
@@ -80,6 +83,7 @@ class Pipeline:
         self._lifecycle.turns()
         self._wake()
         self._hear()
+        self._recheck()
         records = self._consumer.poll(
             rows_max=self._settings.batch.rows_max, bytes_max=self._settings.batch.bytes_max, wait_s=_POLL_S
         )
@@ -261,6 +265,16 @@ class Pipeline:
             if partition in logs:
                 log.info("moved by hand", partition=str(partition), next_offset=progress.next_offset)
                 self._consumer.reposition(partition, progress.next_offset)
+
+    def _recheck(self) -> None:
+        """Open the partitions anew whose topic was replaced; the ledger knows another one, so they stop."""
+        now = time.monotonic()
+        if now - self._rechecked_at < _RECHECK_EVERY_S:
+            return
+        self._rechecked_at = now
+        ids = {partition.topic: log_.topic_id for partition, log_ in self._ownership.logs().items()}
+        for partition in self._ownership.replaced(self._consumer.replaced(ids)):
+            self._consumer.pause(partition)
 
     # Trouble with the replica
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import stamina
 import structlog
 from confluent_kafka import Consumer as Client
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from deltasync.change import Log, Partition, Record
@@ -27,6 +28,9 @@ _CHUNK = 1000
 # Memory for fetched but not yet polled records. A single larger record is fetched all the same.
 _QUEUE_KIB = 8 * 1024
 _ADMIN_TIMEOUT_S = 10.0
+# What waits for these cannot be stopped meanwhile, and SIGTERM has 10 s.
+_START_TIMEOUT_S = 6.0
+_RECHECK_TIMEOUT_S = 2.0
 # These would break the promise: offsets are committed after the ledger, and never reset.
 _OURS = frozenset(
     {"enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "group.id", "bootstrap.servers"}
@@ -75,7 +79,7 @@ class Consumer:
     def start(self) -> None:
         """Join the group. Raises UnreachableError where no broker answers."""
         try:
-            self._client.list_topics(timeout=_ADMIN_TIMEOUT_S)
+            self._client.list_topics(timeout=_START_TIMEOUT_S)
         except KafkaException as error:
             raise _unreachable(error) from None
         self._client.subscribe([self._pattern], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lost)
@@ -128,6 +132,21 @@ class Consumer:
         except KafkaException as error:
             log.debug("offsets not committed", reason=str(error))
 
+    def replaced(self, known: Mapping[str, str]) -> dict[str, str]:
+        """Those of these topics, by their ids, that have another id by now, with that id.
+
+        Where a topic is deleted and made again within seconds, the client reads on in the new one at the
+        old one's offset. A topic that is not described just now is left out. Blocks for a round trip.
+        """
+        if not known:
+            return {}
+        described = self._admin.describe_topics(TopicCollection(sorted(known)), request_timeout=_RECHECK_TIMEOUT_S)
+        found = {}
+        for topic, future in described.items():
+            with suppress(KafkaException):
+                found[topic] = str(future.result().topic_id)
+        return {topic: topic_id for topic, topic_id in found.items() if topic_id != known[topic]}
+
     def end_offset(self, partition: Partition) -> int | None:
         """The next offset that will be written, as the last fetch told; None where it is not known."""
         _, high = self._client.get_watermark_offsets(TopicPartition(*partition), cached=True)
@@ -176,13 +195,12 @@ def client_options(settings: Settings) -> dict[str, Any]:
             f"The Kafka option {min(taken)} cannot be set: deltasync's promises rest on its value.",
             remedy="Remove it from `options` in [kafka].",
         )
-    return {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 3, **settings.kafka.options}
+    # Errors come as exceptions or through error_cb; the client's own lines on standard error would be no JSON.
+    return {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 0, **settings.kafka.options}
 
 
 def topic_ids(admin: AdminClient, topics: Iterable[str]) -> dict[str, str]:
     """The id of each topic: another one means that the topic was deleted and made again."""
-    from confluent_kafka import TopicCollection  # noqa: PLC0415 - not in the type stubs of every version
-
     wanted = sorted(topics)
     if not wanted:
         return {}

@@ -22,7 +22,7 @@ class State(Enum):
 
 # A batch that is being applied has this long to end by itself; then it is cancelled and rolled back.
 # compose and Kubernetes kill after 30 s, and the promise is 10.
-DRAIN_S_MAX = 8.0
+DRAIN_S_MAX = 5.0
 # A loop that has not turned for this long hangs; a transaction may take as long as the replica lets it (300 s).
 TURN_S_MAX = 30.0
 APPLY_S_MAX = 330.0

@@ -1,4 +1,4 @@
-"""Every command and every setting is told of in a page, or a test fails."""
+"""Every command, every setting and every metric is told of in a page, or a test fails."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from prometheus_client import Metric
 from pydantic import BaseModel
 
 from deltasync.cli.main import app
+from deltasync.monitor.metrics import Metrics
 from deltasync.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -43,3 +45,10 @@ def test_every_command_is_documented(command: str) -> None:
 @pytest.mark.parametrize("variable", _settings())
 def test_every_setting_is_documented(variable: str) -> None:
     assert f"`{variable}`" in TEXT
+
+
+@pytest.mark.parametrize("family", list(Metrics().registry.collect()), ids=lambda family: family.name)
+def test_every_metric_is_documented(family: Metric) -> None:
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+
+    assert f"`{name}`" in TEXT

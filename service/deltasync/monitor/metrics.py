@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -22,65 +23,47 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.records = Counter("deltasync_records", "Records polled from Kafka.", registry=registry)
-        self.changes = Counter("deltasync_changes_applied", "Row changes applied to the replica.", registry=registry)
-        self.rows = Counter("deltasync_rows_written", "Rows written after compaction.", registry=registry)
-        self.skipped = Counter(
-            "deltasync_records_skipped",
-            "Records that were older than what was applied, by position.",
-            ["topic"],
-            registry=registry,
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        by_partition = ["group", "topic", "partition"]
+        self.records = counter("deltasync_records", "Records polled from Kafka.")
+        self.changes = counter("deltasync_changes_applied", "Row changes applied to the replica.")
+        self.rows = counter("deltasync_rows_written", "Rows written after compaction.")
+        self.skipped = counter(
+            "deltasync_records_skipped", "Records that were older than what was applied, by position.", ["topic"]
         )
-        self.passed_over = Counter(
+        self.passed_over = counter(
             "deltasync_records_passed_over",
             "Records without a change of a captured table: tombstones, heartbeats, tables that are not captured.",
-            registry=registry,
         )
-        self.batches = Counter("deltasync_batches", "Transactions committed on the replica.", registry=registry)
-        self.retries = Counter("deltasync_retries", "Batches that failed for a passing reason.", registry=registry)
-        self.fenced = Counter(
-            "deltasync_fenced_batches", "Batches that another worker had taken over.", registry=registry
-        )
-        self.apply_seconds = Histogram(
-            "deltasync_apply_seconds", "Time of one transaction on the replica.", registry=registry
-        )
-        self.latency_seconds = Histogram(
+        self.batches = counter("deltasync_batches", "Transactions committed on the replica.")
+        self.retries = counter("deltasync_retries", "Batches that failed for a passing reason.")
+        self.fenced = counter("deltasync_fenced_batches", "Batches that another worker had taken over.")
+        self.apply_seconds = histogram("deltasync_apply_seconds", "Time of one transaction on the replica.")
+        self.latency_seconds = histogram(
             "deltasync_latency_seconds",
             "From the source's commit of a change to its commit on the replica.",
             buckets=_LATENCY_BUCKETS_S,
-            registry=registry,
         )
-        self.lag = Gauge(
-            "kafka_consumergroup_group_lag",
-            "Records of a partition that are not applied yet.",
-            ["group", "topic", "partition"],
-            registry=registry,
+        self.lag = gauge(
+            "kafka_consumergroup_group_lag", "Records of a partition that are not applied yet.", by_partition
         )
-        self.next_offset = Gauge(
-            "kafka_consumergroup_group_offset",
-            "The next offset that will be applied.",
-            ["group", "topic", "partition"],
-            registry=registry,
+        self.next_offset = gauge(
+            "kafka_consumergroup_group_offset", "The next offset that will be applied.", by_partition
         )
-        self.lag_seconds = Gauge(
+        self.lag_seconds = gauge(
             "kafka_consumergroup_group_lag_seconds",
             "How long ago the source committed the newest applied change of a partition that is behind; else 0.",
-            ["group", "topic", "partition"],
-            registry=registry,
+            by_partition,
         )
-        self.partitions = Gauge(
-            "deltasync_partitions", "Partitions that this worker owns, by state.", ["state"], registry=registry
-        )
-        self.task_restarts = Counter(
-            "deltasync_connector_task_restarts", "Failed connector tasks that were restarted.", registry=registry
-        )
-        self.canary_age_seconds = Gauge(
+        self.partitions = gauge("deltasync_partitions", "Partitions that this worker owns, by state.", ["state"])
+        self.task_restarts = counter("deltasync_connector_task_restarts", "Failed connector tasks that were restarted.")
+        self.canary_age_seconds = gauge(
             "deltasync_canary_age_seconds",
             "How long ago the source wrote the newest canary that is visible on the replica; NaN before the first.",
-            registry=registry,
         )
-        self.ready = Gauge("deltasync_ready", "1 if /readyz answers 200, else 0.", registry=registry)
-        self.build_info = Gauge("deltasync_build_info", "Always 1; says which version.", ["version"], registry=registry)
+        self.ready = gauge("deltasync_ready", "1 if /readyz answers 200, else 0.")
+        self.build_info = gauge("deltasync_build_info", "Always 1; says which version.", ["version"])
         self.build_info.labels(__version__).set(1)
         self._level_at: dict[Partition, float] = {}
 

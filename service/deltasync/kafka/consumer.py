@@ -7,6 +7,7 @@ an offset that the log does not hold is an error of its partition (`on_missing`)
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ _CHUNK = 1000
 _QUEUE_KIB = 8 * 1024
 _ADMIN_TIMEOUT_S = 10.0
 # What waits for these cannot be stopped meanwhile, and SIGTERM has 10 s.
+_TELL_EVERY_S = 10.0
 _START_TIMEOUT_S = 6.0
 _RECHECK_TIMEOUT_S = 2.0
 # These would break the promise: offsets are committed after the ledger, and never reset.
@@ -226,7 +228,14 @@ def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
 
 
+_told_at: dict[str, float] = {}
+
+
 def _log_error(error: KafkaError) -> None:
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return  # no topic of the pipeline exists yet: Connect makes them
+    now = time.monotonic()
+    if now - _told_at.get(error.name(), -_TELL_EVERY_S) < _TELL_EVERY_S:
+        return  # the client tries again many times a second
+    _told_at[error.name()] = now
     log.warning("kafka", reason=error.str(), code=error.name())

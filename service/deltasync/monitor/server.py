@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import socketserver
 import threading
@@ -39,14 +40,17 @@ class Server:
         alive: Callable[[], bool],
         reasons: Callable[[], Sequence[Reason]],
     ) -> None:
-        """Bind at once. Raises SettingsError for an address that is no address, or not free."""
+        """Bind at once; a port that another worker has is replaced by a free one, with a warning.
+
+        Raises SettingsError for an address that is no address, or not this machine's.
+        """
         host, port = _address(url)
         try:
-            self._http = _Http((host, port), _Handler)
+            self._http = _bound(host, port)
         except OSError as error:
             raise SettingsError(
                 f"The address {url} in [monitor] cannot be used: {error.strerror or error}.",
-                remedy="Give each worker of a machine a DELTASYNC_MONITOR_URL of its own; port 0 takes a free one.",
+                remedy="Give DELTASYNC_MONITOR_URL an address of this machine; port 0 takes a free one.",
             ) from None
         self._http.set_app(_application(registry, alive, reasons))
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._http.server_port}"
@@ -67,6 +71,16 @@ class Server:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
+
+
+def _bound(host: str, port: int) -> _Http:
+    try:
+        return _Http((host, port), _Handler)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        log.warning("the monitor's port is taken; taking a free one", host=host, port=port)
+        return _Http((host, 0), _Handler)
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -69,9 +69,16 @@ def test_silent_clients_do_not_keep_others_out(server: Server) -> None:
         one.close()
 
 
-def test_an_address_in_use_is_refused(server: Server) -> None:
+def test_a_port_that_is_taken_is_replaced(server: Server) -> None:
+    """A second worker on a machine works with the same settings as the first."""
+    with Server(server.url, CollectorRegistry(), alive=lambda: True, reasons=tuple) as other:
+        assert other.url != server.url
+        assert httpx.get(f"{other.url}/healthz").status_code == 200
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(SettingsError, match="cannot be used"):
-        Server(server.url, CollectorRegistry(), alive=lambda: True, reasons=tuple)
+        Server("http://192.0.2.1:9464", CollectorRegistry(), alive=lambda: True, reasons=tuple)
 
 
 @pytest.mark.parametrize(

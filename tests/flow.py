@@ -75,6 +75,14 @@ class Worker:
         found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [entry for entry in found if entry.get("message") == message]
 
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric with exactly these labels, as `/metrics` shows it; 0 where it does not."""
+        url = self.events("monitor answers")[-1]["url"]
+        inner = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+        wanted = f"{name}{{{inner}}} " if inner else f"{name} "
+        lines = httpx.get(f"{url}/metrics", timeout=5).text.splitlines()
+        return next((float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted)), 0.0)
+
     def runs_for(self, seconds: float) -> None:
         """Let it run for this long; fails if it ends by itself before."""
         try:

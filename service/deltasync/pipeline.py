@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import structlog
 
 from deltasync import intake
-from deltasync.change import Log, Op, Partition
+from deltasync.change import Log, Op, Partition, Record
 from deltasync.compact import compact
 from deltasync.errors import DeltasyncError, GapError, RecordError, UnreachableError
 from deltasync.failure import Verdict, describe, verdict
-from deltasync.intake import Cut, Tables, Taken
+from deltasync.intake import Cut, Intake, Tables, Taken
 from deltasync.kafka.consumer import Consumer
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.health import Trouble
@@ -91,26 +91,31 @@ class Pipeline:
         try:
             if self._ownership.unopened:
                 self._reread()
-            tables = self._tables
-            found = intake.take(records, self._ownership.progress(), tables)
-            self._settle(found.taken)
-            for cut in found.cuts.values():
-                self._block(cut, tables)
+            self._work_off(records)
         except Exception as error:  # noqa: BLE001 - `verdict` raises what it does not know
             self._recover(error)
         self._observe()
 
     # What a batch does to the replica
 
-    def _settle(self, taken: Sequence[Taken]) -> None:
-        """Schema events first, in a transaction of their own: rows may need what they create."""
-        events = [one for one in taken if one.event is not None]
-        if events:
-            concerned = {one.partition for one in events}
-            self._apply_or_narrow([one for one in taken if one.partition in concerned])
+    def _work_off(self, records: Sequence[Record]) -> None:
+        """Apply a poll's records: schema events first, since they decide how the other records are read."""
+        found = self._take(records)
+        announcing = {one.partition for one in found.taken if one.event is not None}
+        if announcing:
+            self._settle(self._take([record for record in records if record.partition in announcing]))
             self._read_tables()
-            taken = [one for one in taken if one.partition not in concerned]
-        self._apply_or_narrow(taken)
+            found = self._take([record for record in records if record.partition not in announcing])
+        self._settle(found)
+
+    def _take(self, records: Sequence[Record]) -> Intake:
+        return intake.take(records, self._ownership.progress(), self._tables)
+
+    def _settle(self, found: Intake) -> None:
+        """Apply what was taken, and block the partitions that were cut."""
+        self._apply_or_narrow(found.taken)
+        for cut in found.cuts.values():
+            self._block(cut)
 
     def _apply_or_narrow(self, taken: Sequence[Taken]) -> None:
         """Apply; where a record is to blame, narrow down to it and block its partition there."""
@@ -122,7 +127,7 @@ class Pipeline:
         except StaleDescriptionError as error:
             cut = intake.stale(error.change)
             self._apply_or_narrow([one for one in taken if one.partition != cut.partition or one.offset < cut.offset])
-            self._block(cut, self._tables)
+            self._block(cut)
         except Exception as error:
             if verdict(error) is not Verdict.STOP:
                 raise
@@ -210,8 +215,8 @@ class Pipeline:
         for partition, progress in self._ownership.progress().items():
             self._consumer.reposition(partition, progress.next_offset)
 
-    def _block(self, cut: Cut, tables: Tables) -> None:
-        """Read a partition no further for now: it waits for other tables than these, or it stops for good."""
+    def _block(self, cut: Cut) -> None:
+        """Read a partition no further for now: it waits until other tables are known, or it stops for good."""
         owned = self._ownership.get(cut.partition)
         if owned is None or owned.error is not None:
             return
@@ -219,7 +224,7 @@ class Pipeline:
             self._stop(cut.partition, cut.error)
             return
         self._consumer.pause(cut.partition)
-        if owned.waits(cut, tables):
+        if owned.waits(cut, self._tables):
             log.warning("partition waits", partition=str(cut.partition), reason=cut.error.what, do=cut.error.remedy)
 
     def _stop(self, partition: Partition, error: DeltasyncError) -> None:

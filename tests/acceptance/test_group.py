@@ -10,7 +10,7 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from tests.acceptance.load import SCHEMA, TABLES, Load, Witness, wait_for_work
+from tests.acceptance.load import SCHEMA, TABLES, Load, Witness, offsets, wait_for_work
 from tests.acceptance.topics import Topics
 from tests.flow import Flow, Worker, until
 
@@ -54,10 +54,10 @@ class Group:
         flow.set_up(SCHEMA)
         flow.replica.execute(_NOTE_WRITERS)
 
-    def start(self, name: str) -> Worker:
+    def start(self, name: str, **env: str) -> Worker:
         dsn = make_conninfo(self.flow.env["DELTASYNC_REPLICA_DSN"], options=f"-c test.worker={name}")
         session = {"DELTASYNC_KAFKA_SESSION_TIMEOUT_S": str(SESSION_S)}
-        self.workers[name] = self.flow.start_worker(DELTASYNC_REPLICA_DSN=dsn, **session)
+        self.workers[name] = self.flow.start_worker(DELTASYNC_REPLICA_DSN=dsn, **session, **env)
         return self.workers[name]
 
     def moved(self, after: int = 0) -> list[Moved]:
@@ -149,6 +149,25 @@ def test_frozen_worker_writes_nothing(group: Group) -> None:
     flow.wait_equal(*TABLES)
 
 
+def test_worker_frozen_with_records_in_hand_writes_nothing(group: Group) -> None:
+    """Polled and not yet applied when it is stopped: what it applies when it wakes, another has applied."""
+    flow = group.flow
+    assert group.start("early").stop() == 0
+    flow.source.execute("INSERT INTO shop.item (id) SELECT n FROM generate_series(1, 60000) n")
+    topics = Topics(flow)
+    until(lambda: sum(topics.ends("shop.item").values()) >= 60_500, "captured")
+    before = sum(offsets(flow).values())
+    worker = group.start("b", DELTASYNC_BATCH_ROWS_MAX="1000000", DELTASYNC_BATCH_BYTES_MAX=str(2**30))
+    until(lambda: _freeze_with_records(flow, worker, before), "frozen with records in hand")
+    frozen = group.now()
+    group.start("a")
+    flow.wait_equal(*TABLES)
+    _wake(group, "b")
+    until(lambda: worker.events("fenced: reading the ledger again"), "fenced")
+    assert group.wrote_before_joining("b", frozen) == []
+    flow.wait_equal(*TABLES)
+
+
 def test_worker_frozen_inside_its_transaction_writes_nothing(group: Group) -> None:
     """It holds the ledger's locks: the other goes on when PostgreSQL has ended the sleeping session."""
     flow = group.flow
@@ -173,6 +192,20 @@ def test_worker_frozen_inside_its_transaction_writes_nothing(group: Group) -> No
         wait_for_work(flow)
     assert group.wrote_before_joining(victim, frozen) == []
     flow.wait_equal(*TABLES)
+
+
+def _freeze_with_records(flow: Flow, worker: Worker, before: int) -> bool:
+    """Stop a worker that has polled many more records than it applied, and is in no transaction; or let it go on."""
+    if not worker.events("assigned"):
+        return False
+    polled = worker.metric("deltasync_records_total")
+    worker.signal(signal.SIGSTOP)
+    query = "SELECT FROM pg_stat_activity WHERE usename = %s AND state <> 'idle'"
+    in_transaction = flow.replica.execute(query, [flow.pipeline.name]).fetchone()
+    if in_transaction is None and polled - (sum(offsets(flow).values()) - before) > 1000:
+        return True
+    worker.signal(signal.SIGCONT)
+    return False
 
 
 def _wake(group: Group, name: str) -> None:

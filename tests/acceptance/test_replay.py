@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import httpx
 import msgspec
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from tests.acceptance.load import offsets
 from tests.acceptance.topics import Found, Topics, record
-from tests.flow import Flow, Worker, until
+from tests.flow import Flow, until
 
 from deltasync.change import Position
 
@@ -65,7 +63,7 @@ def test_group_offsets_reset(flow: Flow, streamed: Topics) -> None:
         until(lambda: offsets(flow)["deltasync.canary", 0] > at["deltasync.canary", 0] + 1, "it works")  # noqa: B023
         assert _images(flow) == before
         assert {key: offsets(flow)[key] for key in at if key[0] in TABLES} == {k: at[k] for k in at if k[0] in TABLES}
-        assert _metric(worker, "deltasync_records_total") < 60, "it read again what it had applied"
+        assert worker.metric("deltasync_records_total") < 60, "it read again what it had applied"
     flow.source.execute("INSERT INTO shop.item VALUES (5000, 'new', 1)")
     flow.wait_equal(*TABLES)
 
@@ -81,7 +79,7 @@ def test_all_records_again(flow: Flow, streamed: Topics) -> None:
         older = _older_than_last(records)
         assert len(records) - 5 < older < len(records)
         assert flow.ledger()[table][1] - skipped[table] == older
-        assert _metric(flow.workers[-1], "deltasync_records_skipped_total", streamed.name(table)) == older
+        assert flow.workers[-1].metric("deltasync_records_skipped_total", topic=streamed.name(table)) == older
     assert _images(flow) == before
     assert flow.equal(*TABLES)
 
@@ -187,15 +185,6 @@ def _wait_read(flow: Flow, topics: Topics) -> None:
     until(
         lambda: all(offsets(flow)[table, 0] >= topics.ends(table)[0] for table in TABLES), "all records have been read"
     )
-
-
-def _metric(worker: Worker, name: str, topic: str | None = None) -> float:
-    """A worker's counter; of one topic where there is one for each."""
-    url = worker.events("monitor answers")[-1]["url"]
-    text = httpx.get(f"{url}/metrics", timeout=5).text
-    label = "" if topic is None else re.escape(f'{{topic="{topic}"}}')
-    found = re.search(rf"^{name}{label} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
 
 
 def _older_than_last(records: list[Found]) -> int:

@@ -114,3 +114,21 @@ def test_what_is_not_captured_is_not_read(flow: Flow) -> None:
     assert flow.replica.execute(
         "SELECT complete FROM deltasync.source_table WHERE table_name = 'keyless'"
     ).fetchone() == (False,)
+
+
+def test_schema_events_and_rows_of_known_tables_in_one_poll(flow: Flow) -> None:
+    """A worker that finds both when it starts applies both."""
+    flow.set_up(
+        "CREATE SCHEMA shop; CREATE TABLE shop.a (id int PRIMARY KEY); CREATE TABLE shop.b (id int PRIMARY KEY)"
+    )
+    worker = flow.start_worker()
+    flow.source.execute("INSERT INTO shop.a VALUES (1)")
+    flow.wait_equal("shop.a")
+    assert worker.stop() == 0
+
+    flow.source.execute("INSERT INTO shop.a VALUES (2)")
+    flow.source.execute("ALTER TABLE shop.b ADD COLUMN what text DEFAULT 'x'; INSERT INTO shop.b VALUES (1)")
+    flow.source.execute("INSERT INTO shop.a VALUES (3)")
+    flow.cli("wait", "--timeout", "1", code=1)
+    flow.start_worker()
+    flow.wait_equal("shop.a", "shop.b")

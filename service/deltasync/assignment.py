@@ -1,0 +1,226 @@
+"""The partitions that the group assigns to this worker: opened where the ledger says, blocked, and woken again.
+
+Holds the consumer, and is its `Owner`: the callbacks run inside `poll`, on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+import structlog
+
+from deltasync.change import Log, Partition, Record
+from deltasync.errors import DeltasyncError, GapError
+from deltasync.failure import Verdict, describe, verdict
+from deltasync.intake import Cut, Tables
+from deltasync.kafka.consumer import Consumer
+from deltasync.monitor.health import Trouble
+from deltasync.monitor.metrics import Metrics
+from deltasync.ownership import Ownership
+from deltasync.progress import Claim, Progress
+from deltasync.replica.session import Replica
+from deltasync.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 0.2
+# How soon a worker hears that its ledger was moved by hand.
+_BY_HAND_EVERY_S = 2.0
+# How soon it notices that a topic was deleted and made again under it.
+_RECHECK_EVERY_S = 5.0
+
+
+class Assignment:
+    """The partitions of one worker. All methods but `troubles` belong to the loop's thread.
+
+    Those that read the ledger raise what the replica raises; `reread` is the way back from all of it.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, replica: Replica) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._replica = replica
+        self._ownership = Ownership()
+        self._consumer = Consumer(settings, self)
+        self._audited = 0
+        self._heard_at = 0.0
+        self._rechecked_at = 0.0
+
+    def start(self) -> None:
+        """Join the group. Raises UnreachableError where no broker answers."""
+        self._audited, _ = self._replica.moved_since(0)
+        self._consumer.start()
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+    def poll(self, rows_max: int, bytes_max: int) -> list[Record]:
+        """What is there to be read, blocked partitions left out; waits a moment where there is nothing."""
+        records = self._consumer.poll(rows_max=rows_max, bytes_max=bytes_max, wait_s=_POLL_S)
+        self._metrics.records.inc(len(records))
+        return records
+
+    def progress(self) -> dict[Partition, Progress]:
+        """The partitions that are read, and how far they were applied."""
+        return self._ownership.progress()
+
+    def is_read(self, partition: Partition) -> bool:
+        """True for a partition that is ours and not blocked."""
+        return self._ownership.is_open(partition)
+
+    def claim(self, partition: Partition) -> Claim:
+        """What the fence has to find in the ledger."""
+        return self._ownership.claim(partition)
+
+    def moved(self, to: Mapping[Partition, Progress]) -> None:
+        """A batch was applied: remember it, and tell the group as a hint for monitors."""
+        self._ownership.moved(to)
+        self._consumer.commit({partition: progress.next_offset for partition, progress in to.items()})
+
+    def troubles(self) -> list[Trouble]:
+        """The partitions that wait or are stopped, and why; callable from other threads."""
+        found = ((owned, owned.error or (owned.cut and owned.cut.error)) for owned in self._ownership.all())
+        return [Trouble(o.partition, o.state, why) for o, why in found if why is not None and not o.is_reading]
+
+    def observe(self) -> None:
+        """Bring the metrics of the partitions up to date."""
+        self._metrics.ownership(self._settings.group, self._ownership, self._consumer.end_offset)
+
+    # Told by the consumer, from inside poll
+
+    def on_assign(self, partitions: Mapping[Partition, Log]) -> Mapping[Partition, int]:
+        """Open partitions at the ledger; where it cannot be read now, `look_around` tries again."""
+        self._ownership.assigned(partitions)
+        try:
+            self._open(partitions)
+            self._check(partitions)
+        except Exception as error:
+            if verdict(error) not in (Verdict.RETRY, Verdict.REREAD):
+                raise
+            log.warning("partitions not opened yet", reason=describe(error))
+        log.info("assigned", partitions=len(partitions))
+        return {p: progress.next_offset for p, progress in self.progress().items() if p in partitions}
+
+    def on_revoke(self, partitions: Iterable[Partition], *, lost: bool) -> None:
+        """Forget partitions; a batch that covers one is fenced if its new owner was faster."""
+        revoked = list(partitions)
+        self._ownership.revoked(revoked)
+        for partition in revoked:
+            self._metrics.forget(self._settings.group, partition)
+        log.info("revoked", partitions=len(revoked), lost=lost)
+
+    def on_missing(self, partition: Partition) -> None:
+        """Stop a partition whose log ends before the ledger, or begins behind it."""
+        owned = self._ownership.get(partition)
+        if owned is not None and owned.error is None:
+            self.stop(partition, _gap(partition, f"the log does not hold offset {owned.progress.next_offset}"))
+
+    # Blocked and woken
+
+    def block(self, cut: Cut, tables: Tables) -> None:
+        """Read a partition no further: it waits until other tables than these are known, or it stops for good."""
+        owned = self._ownership.get(cut.partition)
+        if owned is None or owned.error is not None:
+            return
+        if not cut.waits:
+            self.stop(cut.partition, cut.error)
+            return
+        self._consumer.pause(cut.partition)
+        if owned.waits(cut, tables):
+            log.warning("partition waits", partition=str(cut.partition), reason=cut.error.what, do=cut.error.remedy)
+
+    def stop(self, partition: Partition, error: DeltasyncError) -> None:
+        """Read a partition no further until its ledger is moved by hand, or it is assigned anew."""
+        owned = self._ownership.get(partition)
+        if owned is None:
+            return
+        if owned.is_reading:
+            self._consumer.pause(partition)
+        owned.stopped(error)
+        log.error("partition stopped", partition=str(partition), reason=error.what, do=error.remedy)
+
+    def is_waiting(self) -> bool:
+        """True if a partition waits for its table, and it is time to look whether more is known of it."""
+        return self._ownership.due(time.monotonic())
+
+    def wake(self, tables: Tables) -> None:
+        """Go on with the partitions that waited for other tables than they knew."""
+        for owned in self._ownership.waiting():
+            if owned.tables is not tables:
+                owned.goes_on()
+                self._consumer.reposition(owned.partition, owned.progress.next_offset)
+
+    def look_around(self) -> None:
+        """Open what could not be opened; every few seconds notice what others did to partitions or their topics."""
+        if self._ownership.unopened:
+            self.reread()
+        now = time.monotonic()
+        if now - self._heard_at >= _BY_HAND_EVERY_S:
+            self._heard_at = now
+            self._hear()
+        if now - self._rechecked_at >= _RECHECK_EVERY_S:
+            self._rechecked_at = now
+            self._recheck()
+
+    def reread(self) -> None:
+        """Read the ledger again for all partitions that have not stopped, and go on where it says."""
+        self._open(self._ownership.logs())
+        for partition, progress in self.progress().items():
+            self._consumer.reposition(partition, progress.next_offset)
+
+    def _hear(self) -> None:
+        """Open the partitions anew whose ledger was moved by hand, those that stopped included."""
+        audited, moved = self._replica.moved_since(self._audited)
+        logs = self._consumer.logs([partition for partition in moved if self._ownership.get(partition)])
+        self._ownership.assigned(logs)
+        self._open(logs)
+        self._check(logs)
+        self._audited = audited
+        for partition, progress in self.progress().items():
+            if partition in logs:
+                log.info("moved by hand", partition=str(partition), next_offset=progress.next_offset)
+                self._consumer.reposition(partition, progress.next_offset)
+
+    def _recheck(self) -> None:
+        """Open the partitions anew whose topic was replaced; the ledger knows another one, so they stop."""
+        ids = {partition.topic: log_.topic_id for partition, log_ in self._ownership.logs().items()}
+        for partition in self._ownership.replaced(self._consumer.replaced(ids)):
+            self._consumer.pause(partition)
+
+    def _open(self, logs: Mapping[Partition, Log]) -> None:
+        """Read the ledger for these partitions."""
+        for partition, found in self._replica.open({p: log_.topic_id for p, log_ in logs.items()}).items():
+            owned = self._ownership.get(partition)
+            if owned is None:
+                continue
+            if isinstance(found, GapError):
+                self.stop(partition, found)
+            else:
+                owned.opened(found)
+
+    def _check(self, logs: Mapping[Partition, Log]) -> None:
+        """Stop the partitions whose log does not reach to where the ledger is."""
+        for partition, progress in self.progress().items():
+            gap = _gap_between(partition, logs[partition], progress) if partition in logs else None
+            if gap is not None:
+                self.stop(partition, gap)
+
+
+def _gap_between(partition: Partition, log_: Log, progress: Progress) -> GapError | None:
+    if progress.next_offset < log_.start_offset:
+        return _gap(partition, f"the log begins at offset {log_.start_offset}, the ledger is at {progress.next_offset}")
+    if progress.next_offset > log_.end_offset:
+        return _gap(partition, f"the log ends at offset {log_.end_offset}, the ledger is at {progress.next_offset}")
+    return None
+
+
+def _gap(partition: Partition, what: str) -> GapError:
+    return GapError(
+        f"Records of {partition} are missing: {what}.",
+        remedy=(
+            "Read its table again from the source; when it is known that nothing is missing: deltasync ledger set "
+            f"{partition.topic} {partition.number} OFFSET --reason …"
+        ),
+    )

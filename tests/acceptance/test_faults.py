@@ -82,6 +82,7 @@ def _garbage() -> dict[str, Found]:
         "too_large_int": of(n=99_999_999_999_999_999_999),
         "zero_byte": of(s=f"{VALUE}\0"),
         "null_for_not_null": of(s=None),
+        "refused": good,
         "no_key": good._replace(key=None),
         "key_of_another_table": record("shop.TABLE", row, op="d", key="s"),
     }
@@ -93,6 +94,7 @@ def test_records_that_cannot_be_applied(flow: Flow) -> None:
     tables = [f"shop.{name}" for name in garbage]
     create = [f"CREATE TABLE {t} (id int PRIMARY KEY, n int, s text NOT NULL DEFAULT '')" for t in (*tables, "shop.ok")]
     flow.set_up(f"CREATE SCHEMA shop; {'; '.join(create)}")
+    flow.replica.execute("ALTER TABLE shop.refused ADD CHECK (s = 'good')")  # PostgreSQL's words show the row
     worker = flow.start_worker()
     topics = Topics(flow)
     _insert(flow, 1, *tables, "shop.ok")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import msgspec
 import pytest
@@ -161,6 +163,20 @@ def test_older_record_that_was_committed_later_stops(flow: Flow, streamed: Topic
     flow.wait_equal("shop.line")
     assert offsets(flow)["shop.item", 0] == at + 1
     assert flow.count("shop.item") + 1 == len(flow.rows(flow.source, "shop.item"))
+
+
+def test_null_first_half_begins_anew(flow: Flow, streamed: Topics) -> None:
+    """Positions start again when a connector forgot its own: low ones are applied, though all were committed before."""
+    skipped = flow.ledger()["shop.line"][1]
+    positions = [Position(None, 5, 1), Position(7, 9, 2), Position(7, 9, 2), Position(12, 20, 3)]
+    rows: list[dict[str, object]] = [{"line": n, "item": 8000, "note": "low"} for n in range(len(positions))]
+    records = [record("shop.line", row, at=at, key="line") for row, at in zip(rows, positions, strict=True)]
+    keyed = [found._replace(key=json.dumps({"item": 8000, "line": n}).encode()) for n, found in enumerate(records)]
+    streamed.put("shop.line", keyed)
+    query = "SELECT count(*) FROM shop.line WHERE item = 8000"
+    until(lambda: flow.replica.execute(query).fetchone() == (len(rows),), "all of them applied")
+    streamed.put("shop.line", keyed[1:3])
+    until(lambda: flow.ledger()["shop.line"][1] == skipped + 2, "and from there on older ones are skipped")
 
 
 def _images(flow: Flow) -> list[tuple[str, str]]:

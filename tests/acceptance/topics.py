@@ -92,7 +92,7 @@ class Topics:
         try:
             reader.assign([TopicPartition(self.name(table), number, 0) for number in left])
             while left:
-                for message in reader.consume(1000, 5):
+                for message in reader.consume(1000, 0.2):
                     if message.error():
                         raise KafkaException(message.error())
                     number, offset = _place(message)

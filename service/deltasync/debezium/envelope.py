@@ -79,7 +79,7 @@ def _change(record: Record, envelope: _Envelope) -> Change:
     if source is None or source.connector != "postgresql":
         raise _unreadable(record, "its source is not Debezium's PostgreSQL connector")
     if op is None:
-        raise _unreadable(record, f"its op {envelope.op!r} is not known")
+        raise _unreadable(record, "its op is not known")
     row = None if op in (Op.DELETE, Op.TRUNCATE) else bytes(envelope.after)
     if row == _NULL_JSON:
         raise _unreadable(record, f"op {op.value} without a row after the change")

@@ -57,7 +57,7 @@ class _Fold:
 def compact(changes: Iterable[Change], decoders: Mapping[TableId, RowDecoder]) -> dict[TableId, Compacted]:
     """The last state of each key, per table, tables in the order of their first change.
 
-    Raises RecordError for a change of a row without a key.
+    Raises RecordError for a change of a row without a key, or with one that does not fit its table.
     """
     folds: dict[TableId, _Fold] = {}
     for change in changes:

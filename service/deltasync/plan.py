@@ -52,20 +52,8 @@ def plan(compacted: Mapping[TableId, Compacted], decoders: Mapping[TableId, RowD
 def _table_plan(compacted: Compacted, decoder: RowDecoder) -> TablePlan:
     deletes = [chain for chain in compacted.chains if chain[-1].row is None]
     upserts, updates = _rows([chain for chain in compacted.chains if chain[-1].row is not None], decoder)
-    return TablePlan(decoder.table, compacted.truncated, _keys(deletes, decoder), upserts, updates)
-
-
-def _keys(chains: Sequence[Chain], decoder: RowDecoder) -> Rows | None:
-    if not chains:
-        return None
-    try:
-        return decoder.keys([chain[-1].key or b"" for chain in chains])
-    except (msgspec.MsgspecError, ValueError):
-        primary_key = ", ".join(decoder.table.primary_key)
-        raise RecordError(
-            f"A key of {decoder.table.id} does not fit the table's primary key ({primary_key}).",
-            remedy="See whether the key was changed on the source: run deltasync source setup again.",
-        ) from None
+    keys = decoder.keys([chain[-1].key or b"" for chain in deletes]) if deletes else None
+    return TablePlan(decoder.table, compacted.truncated, keys, upserts, updates)
 
 
 def _rows(chains: Sequence[Chain], decoder: RowDecoder) -> tuple[list[Rows], list[Rows]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.make import PLACEHOLDER, TABLE, change, decoder
+from tests.unit.make import PLACEHOLDER, TABLE, change, column, decoder
 
 from deltasync.change import Change
 from deltasync.compact import compact
 from deltasync.errors import RecordError
-from deltasync.table import TableId
+from deltasync.table import Table, TableId
 
 
 def _folded(*changes: Change) -> tuple[bool, list[list[str]]]:
@@ -50,6 +50,16 @@ def test_a_change_without_a_key_is_refused() -> None:
     """There is nothing to fold it by."""
     with pytest.raises(RecordError, match="without a key"):
         compact([change("c", key=1)._replace(key=None)], {TABLE.id: decoder()})
+
+
+@pytest.mark.parametrize("key", [b'{"d":"s3cr3t"}', b'{"other":1}', b'{"d":1', b"\xff", b'{"d":' + b"[" * 100_000])
+def test_a_key_that_cannot_be_decoded_is_refused(key: bytes) -> None:
+    """Without its value: one such record stops its partition, not the service."""
+    dated = Table("shop", "t", (column("d", "date"),), ("d",))
+    with pytest.raises(RecordError, match=r"primary key \(d\)") as caught:
+        compact([change("c")._replace(key=key)], {dated.id: decoder(dated)})
+
+    assert "s3cr3t" not in str(caught.value)
 
 
 def test_tables_do_not_meet() -> None:

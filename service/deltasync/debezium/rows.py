@@ -57,7 +57,7 @@ class UnknownColumnError(Exception):
 class RowDecoder:
     """The decoder of one version of a table. Construct it once: it compiles its decoders.
 
-    Raises RecordError where a column's type is not carried exactly yet.
+    Raises RecordError where a column's type is not carried exactly yet, or the key holds a generated column.
     """
 
     def __init__(self, table: Table, placeholder: str) -> None:
@@ -67,6 +67,8 @@ class RowDecoder:
         self._markers = markers(placeholder)
         self._names = tuple(column.name for column in self.columns)
         self._index = {name: i for i, name in enumerate(self._names)}
+        if not self._index.keys() >= set(table.primary_key):
+            raise self._key_misfit()
         self._raw_keys = all(c.type.name in _ONE_ENCODING for c in self.columns if c.name in table.primary_key)
         self._all = msgspec.json.Decoder(list[self._struct(self._names, lenient=False)])  # type: ignore[misc]
         self._one = msgspec.json.Decoder(self._struct(self._names, lenient=True))
@@ -88,7 +90,10 @@ class RowDecoder:
         return msgspec.defstruct("Row", fields, gc=False, forbid_unknown_fields=True)
 
     def identity(self, key: bytes) -> Hashable:
-        """What equal keys have in common: the raw JSON where their encoding is one to one, else the values."""
+        """What equal keys have in common: the raw JSON where their encoding is one to one, else the values.
+
+        Raises RecordError as `keys` does.
+        """
         if self._raw_keys:
             return key
         return tuple(_comparable(text) for (text,) in self.keys([key]).values)
@@ -105,8 +110,11 @@ class RowDecoder:
         return self._texts(self._names, self._all.decode(_list(raws)))
 
     def keys(self, raws: Sequence[bytes]) -> Rows:
-        """Decode keys. Raises msgspec.ValidationError or ValueError where one does not fit the table."""
-        return self._texts(self.table.primary_key, self._keys.decode(_list(raws)))
+        """Decode keys. Raises RecordError (without the value) where one does not fit the table."""
+        try:
+            return self._texts(self.table.primary_key, self._keys.decode(_list(raws)))
+        except (ValueError, RecursionError):
+            raise self._key_misfit() from None
 
     def row(self, raw: bytes) -> Row:
         """Decode one row of any completeness.
@@ -152,6 +160,12 @@ class RowDecoder:
         return RecordError(
             f"A record of {self.table.id} does not fit the table's description: {why}.",
             remedy="See whether the table was changed without being announced: run deltasync source setup again.",
+        )
+
+    def _key_misfit(self) -> RecordError:
+        return RecordError(
+            f"A key of {self.table.id} does not fit the table's primary key ({', '.join(self.table.primary_key)}).",
+            remedy="See whether the key was changed on the source: run deltasync source setup again.",
         )
 
 

@@ -113,6 +113,12 @@ def test_a_type_that_is_not_carried_is_refused() -> None:
         decoder(Table("s", "t", (column("id", "int4"), column("i", "interval")), ("id",)))
 
 
+def test_a_generated_column_in_the_key_is_refused() -> None:
+    """Its values do not travel."""
+    with pytest.raises(RecordError, match=r"primary key \(id\)"):
+        decoder(Table("s", "t", (column("id", "int4", generated="s"), column("a", "text")), ("id",)))
+
+
 def test_tables_are_their_json() -> None:
     """A description survives its own JSON."""
     assert Table.from_json(msgspec.json.encode(TABLE)) == TABLE

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -25,7 +26,6 @@ from deltasync.errors import SettingsError
 
 PREFIX = "DELTASYNC_"
 FILE = "deltasync.toml"
-FORMAT_VERSION = "1.0"
 
 
 def _name(value: str) -> str:
@@ -54,6 +54,18 @@ def _table_name(value: str) -> str:
 TableName = Annotated[str, AfterValidator(_table_name)]
 
 
+def readable_conninfo(conninfo: str) -> str:
+    """The connection string as it is. Raises SettingsError, and shows nothing of it, where it cannot be read."""
+    try:
+        conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        raise SettingsError(
+            "A PostgreSQL connection string cannot be read.",
+            remedy="Write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters percent-encoded.",
+        ) from None
+    return conninfo
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -66,12 +78,23 @@ class Database(_Section):
     password_file: Path | None = None
 
     def conninfo(self) -> str | None:
-        """The service's connection string, its password read from `password_file` if that is set."""
+        """The service's connection string, its password read from `password_file` if that is set.
+
+        Raises SettingsError where one of the two cannot be read.
+        """
         if self.dsn is None:
             return None
+        conninfo = readable_conninfo(self.dsn.get_secret_value())
         if self.password_file is None:
-            return self.dsn.get_secret_value()
-        return make_conninfo(self.dsn.get_secret_value(), password=self.password_file.read_text().strip())
+            return conninfo
+        try:
+            return make_conninfo(conninfo, password=self.password_file.read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise SettingsError(
+                f"The password file {self.password_file} cannot be read: {why}.",
+                remedy="Correct `password_file`, or let the service's user read the file.",
+            ) from None
 
     def admin_conninfo(self) -> str | None:
         """The superuser's connection string, or the service's where there is no other."""

@@ -10,7 +10,8 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from deltasync.errors import RefusedError, SettingsError, UnreachableError
+from deltasync.errors import RefusedError, UnreachableError
+from deltasync.settings import readable_conninfo
 
 # A dead peer is noticed after 10 + 3 * 5 s when idle, after 30 s with data on the way.
 _LINK: dict[str, str | int] = {
@@ -67,13 +68,7 @@ def where(conninfo: str) -> str:
 
 
 def _open(conninfo: str, name: str) -> Connection[TupleRow]:
-    try:
-        complete = make_conninfo(conninfo, application_name=f"deltasync:{name}", **_LINK)
-    except psycopg.ProgrammingError:
-        raise SettingsError(
-            "A PostgreSQL connection string cannot be read.",
-            remedy="Write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters percent-encoded.",
-        ) from None
+    complete = make_conninfo(readable_conninfo(conninfo), application_name=f"deltasync:{name}", **_LINK)
     try:
         return psycopg.connect(complete, autocommit=True)
     except psycopg.OperationalError as error:

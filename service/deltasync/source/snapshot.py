@@ -17,12 +17,15 @@ def template_variables(settings: Settings) -> dict[str, str]:
     snapshot and never streamed. `table.include.list` cannot leave it out: it may join the publication
     later. Where [source] dsn is not set, every table of the schemas stands for them.
     """
-    return {**settings.variables(), VARIABLE: ",".join(_patterns(settings))}
-
-
-def _patterns(settings: Settings) -> list[str]:
+    variables = settings.variables()
     if settings.source.dsn is None:
-        return [f"({'|'.join(map(re.escape, settings.source.schemas))})[.].*", "deltasync[.](schema_log|canary)"]
+        tables = f"({variables[f'{PREFIX}SOURCE_SCHEMAS']})[.].*,deltasync[.](schema_log|canary)"
+    else:
+        tables = ",".join(_published(settings))
+    return {**variables, VARIABLE: tables}
+
+
+def _published(settings: Settings) -> list[str]:
     with connect(settings.source.conninfo() or "", name="connectors") as source:
         rows = source.execute(
             "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s ORDER BY 1",

@@ -9,7 +9,8 @@ import typer
 
 from deltasync import __version__
 from deltasync.cli import connectors, demo, lag, ledger, local, output, replica, run, settings, source, wait
-from deltasync.errors import DeltasyncError
+from deltasync.errors import DeltasyncError, RefusedError, UnreachableError
+from deltasync.failure import Verdict, describe, driver_error, verdict
 
 app = typer.Typer(
     name="deltasync",
@@ -50,11 +51,26 @@ def main() -> None:
     """Run a command; a known error becomes one sentence, a remedy and its exit code."""
     try:
         app()
-    except DeltasyncError as error:
-        output.failure(error)
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        known = error if isinstance(error, DeltasyncError) else _refused(error)
+        if known is None:
+            raise
+        output.failure(known)
+        sys.exit(known.exit_code)
+
+
+def _refused(error: Exception) -> DeltasyncError | None:
+    """A database's own error without its words, which may hold values and statements; None for any other error."""
+    if driver_error(error) is None:
+        return None
+    if verdict(error) is Verdict.RETRY:
+        return UnreachableError(f"PostgreSQL failed: {describe(error)}.", remedy="See whether it is up; try again.")
+    return RefusedError(
+        f"PostgreSQL refused a statement: {describe(error)}.",
+        remedy="See what the role of the DSN lacks: rights, mostly. Set-ups take a superuser in DELTASYNC_…_ADMIN_DSN.",
+    )
 
 
 if __name__ == "__main__":

@@ -183,7 +183,9 @@ class Pipeline:
                 remedy="Mend the replica and start deltasync run again; nothing is lost, it goes on at the ledger.",
             ) from error
         pause_s = min(_BACKOFF_S[0] * 2 ** (self._failures - 1), _BACKOFF_S[1])
-        log.warning("failed for a passing reason; trying again", reason=describe(error), in_s=pause_s, failures=self._failures)
+        log.warning(
+            "failed for a passing reason; trying again", reason=describe(error), in_s=pause_s, failures=self._failures
+        )
         until = now + pause_s
         while self._lifecycle.running and time.monotonic() < until:
             self._lifecycle.turns()

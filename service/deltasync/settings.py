@@ -143,7 +143,7 @@ class Batch(_Section):
     """How much one transaction on the replica may hold."""
 
     rows_max: int = Field(10_000, ge=1, le=1_000_000)
-    bytes_max: int = Field(8 * 2**20, ge=2**16, le=2**30)
+    bytes_max: int = Field(6 * 2**20, ge=2**16, le=2**30)
 
 
 class Monitor(_Section):

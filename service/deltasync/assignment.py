@@ -203,7 +203,10 @@ class Assignment:
     def _check(self, logs: Mapping[Partition, Log]) -> None:
         """Stop the partitions whose log does not reach to where the ledger is."""
         for partition, progress in self.progress().items():
-            gap = _gap_between(partition, logs[partition], progress) if partition in logs else None
+            if partition not in logs or _gap_between(partition, logs[partition], progress) is None:
+                continue
+            # A previous owner may have applied more since we asked for the log's end: ask again.
+            gap = _gap_between(partition, self._consumer.logs([partition])[partition], progress)
             if gap is not None:
                 self.stop(partition, gap)
 

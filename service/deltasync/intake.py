@@ -7,13 +7,16 @@ from functools import partial
 from typing import NamedTuple
 
 from deltasync import progress as rule
-from deltasync.change import Change, Partition, Record
+from deltasync.change import Change, Op, Partition, Record
 from deltasync.debezium import envelope
 from deltasync.debezium.rows import RowDecoder
 from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES, SCHEMA_LOG, SchemaEvent, schema_event
 from deltasync.errors import DeltasyncError, RecordError
 from deltasync.progress import Progress
 from deltasync.table import SourceTable, Table, TableId
+
+# The reason that the source gives where its operator left a table out.
+EXCLUDED = "excluded"
 
 
 class Taken(NamedTuple):
@@ -51,17 +54,23 @@ class Tables:
         self._placeholder = placeholder
         self.decoders[CANARY] = RowDecoder(canary, placeholder)
 
-    def is_passed_over(self, table: TableId) -> bool:
-        """True for a table that the source said is not captured: its snapshot rows are not the replica's."""
-        source_table = self.known.get(table)
-        return source_table is not None and not source_table.captured
+    def is_passed_over(self, change: Change) -> bool:
+        """True for records that the replica is not to have: of an excluded table, or reads of one not captured.
+
+        A streamed record of a table that was not captured when last heard of means that it is by now: its
+        description is on its way.
+        """
+        table = self.known.get(change.table)
+        if table is None or table.captured:
+            return False
+        return change.op is Op.READ or table.reason == EXCLUDED
 
     def obstacle(self, table: TableId) -> Callable[[Change], Cut] | None:
         """What keeps a table's records from being applied now; None, with a decoder ready, where nothing does."""
         if table in self.decoders:
             return None
         source_table = self.known.get(table)
-        if source_table is None or source_table.description is None:
+        if source_table is None or source_table.description is None or not source_table.captured:
             return _undescribed
         if source_table.held is not None:
             return partial(_held, error=_held_error(table, source_table.held))
@@ -100,7 +109,7 @@ def take(records: Iterable[Record], at: Mapping[Partition, Progress], tables: Ta
 def _take_one(record: Record, progress: Progress, tables: Tables) -> Taken | Cut:
     partition, offset = record.partition, record.offset
     change = envelope.decode(record)
-    if change is None or (change.table not in CONTROL_TABLES and tables.is_passed_over(change.table)):
+    if change is None or (change.table not in CONTROL_TABLES and tables.is_passed_over(change)):
         return Taken(partition, offset, rule.passed(progress, offset))
     if change.table == SCHEMA_LOG:
         return Taken(partition, offset, rule.applied(progress, change), event=schema_event(change))

@@ -8,7 +8,8 @@ way back is the same: read the ledger, seek, go on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -47,6 +48,7 @@ class Pipeline:
         self._tables = Tables({}, CANARY, settings.unavailable_value or "")
         self.failing: str | None = None
         self._failing_since: float | None = None
+        self._failed_at = 0.0
         self._failures = 0
 
     def run(self) -> None:
@@ -67,18 +69,25 @@ class Pipeline:
         return self._assignment.troubles()
 
     def step(self) -> None:
-        """One turn: look around, poll, apply, commit offsets."""
+        """One turn: look around, poll, apply, commit offsets. Raises what no retry mends."""
         self._lifecycle.turns()
+        self._guarded(self._look_around)
+        # Not guarded: a callback that fails in here leaves partitions that the group takes for read.
+        records = self._assignment.poll(self._settings.batch.rows_max, self._settings.batch.bytes_max)
+        self._guarded(partial(self._work_off, records))
+        self._assignment.observe()
+
+    def _guarded(self, act: Callable[[], None]) -> None:
         try:
-            self._assignment.look_around()
-            if self._assignment.is_waiting():
-                self._read_tables()
-                self._assignment.wake(self._tables)
-            batch = self._settings.batch
-            self._work_off(self._assignment.poll(batch.rows_max, batch.bytes_max))
+            act()
         except Exception as error:  # noqa: BLE001 - `verdict` raises what it does not know
             self._recover(error)
-        self._assignment.observe()
+
+    def _look_around(self) -> None:
+        self._assignment.look_around()
+        if self._assignment.is_waiting():
+            self._read_tables()
+            self._assignment.wake(self._tables)
 
     # What a batch does to the replica
 
@@ -173,6 +182,9 @@ class Pipeline:
     def _back_off(self, error: BaseException) -> None:
         """Wait before the next try while staying in the group. Raises UnreachableError after `retry_s_max`."""
         now = time.monotonic()
+        if now - self._failed_at > APPLY_S_MAX:  # it went well in between, with nothing to apply
+            self._failing_since, self._failures = None, 0
+        self._failed_at = now
         self._failing_since = self._failing_since or now
         self._failures += 1
         self.failing = describe(error)

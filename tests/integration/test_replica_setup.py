@@ -140,7 +140,42 @@ def test_a_rename_holds_its_table_until_the_replica_was_made_to_fit(flow: Flow) 
     until(lambda: flow.replica.execute(query).fetchone(), "the table held")
     assert flow.count("shop.held") == 1
 
-    flow.replica.execute("ALTER TABLE shop.held RENAME old_name TO new_name")
+    flow.source.execute("ALTER TABLE shop.held ADD COLUMN more int; CREATE TABLE shop.later (id int PRIMARY KEY)")
+    flow.source.execute("INSERT INTO shop.later VALUES (1)")
+    flow.wait_equal("shop.later")
+    assert flow.replica.execute(query).fetchone() is not None
+
+    flow.replica.execute("ALTER TABLE shop.held RENAME old_name TO new_name; ALTER TABLE shop.held ADD more int")
     report = setup(flow.settings)
     assert report.released == ["shop.held"]
     flow.wait_equal("shop.held", "shop.other")
+
+
+def test_a_change_that_the_replica_refuses_holds_its_table_only(flow: Flow) -> None:
+    """A type that exists on the source alone, a default that differs per row, a table made again with rows here."""
+    flow.set_up("""
+        CREATE SCHEMA shop;
+        CREATE DOMAIN shop.code AS text;
+        CREATE TABLE shop.typed (id int PRIMARY KEY);
+        CREATE TABLE shop.random (id int PRIMARY KEY);
+        CREATE TABLE shop.again (id int PRIMARY KEY);
+        CREATE TABLE shop.other (id int PRIMARY KEY);
+        INSERT INTO shop.again VALUES (1);
+        INSERT INTO shop.random VALUES (1);
+    """)
+    flow.start_worker()
+    flow.wait_equal("shop.again", "shop.random")
+    flow.source.execute("ALTER TABLE shop.typed ADD COLUMN code shop.code")
+    flow.source.execute("ALTER TABLE shop.random ADD COLUMN key uuid DEFAULT gen_random_uuid()")
+    flow.source.execute("DROP TABLE shop.again")
+    flow.source.execute("CREATE TABLE shop.again (id int PRIMARY KEY)")
+    flow.source.execute("INSERT INTO shop.other VALUES (1)")
+
+    flow.wait_equal("shop.other")
+    query = "SELECT table_name FROM deltasync.source_table WHERE held IS NOT NULL ORDER BY 1"
+    until(lambda: [n for (n,) in flow.replica.execute(query)] == ["again", "random", "typed"], "the three held")
+
+    flow.replica.execute("TRUNCATE shop.again")
+    assert setup(flow.settings).released == ["shop.again"]
+    flow.source.execute("INSERT INTO shop.again VALUES (2)")
+    flow.wait_equal("shop.again")

@@ -97,3 +97,14 @@ def test_the_schema_log_becomes_events() -> None:
 
     assert [one.event and one.event.id for one in found.taken] == [7, None]
     assert all(one.change is None for one in found.taken)
+
+
+def test_streamed_rows_of_a_table_that_was_not_captured_wait() -> None:
+    """It is captured by now: its description is on its way. Those of an excluded table are passed over."""
+    keyless = take(
+        [record(envelope("c"))], {P0: Progress()}, _tables(t=described(captured=False, reason="no primary key"))
+    )
+    excluded = take([record(envelope("c"))], {P0: Progress()}, _tables(t=described(captured=False, reason="excluded")))
+
+    assert [cut.waits for cut in keyless.cuts.values()] == [True]
+    assert [one.change for one in excluded.taken] == [None]

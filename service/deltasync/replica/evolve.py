@@ -6,10 +6,12 @@ type, a dropped column, another key) holds the table until the replica's table w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import psycopg
 import structlog
+from psycopg import sql
 
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.postgres.catalog import describe_tables
@@ -18,7 +20,12 @@ from deltasync.table import Column, SourceTable, Table, TableId
 
 log = structlog.get_logger(__name__)
 
-_HOLE = "a change of it could not be logged on the source; deltasync source setup announces it anew"
+REMADE = "it was dropped and made again on the source: empty it on the replica"
+# A literal, perhaps with a cast, as pg_get_expr prints it.
+_CONSTANT = re.compile(
+    r"('(?:[^']|'')*'|-?\d+(\.\d+)?|true|false|NULL)(::[a-z][a-z0-9_ .\"]*(\(\d+(,-?\d+)?\))?(\[\])*)?"
+)
+HOLE = "a change of it could not be logged on the source; deltasync source setup announces it anew"
 _UNDEFINED = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.UndefinedObject,
@@ -46,13 +53,14 @@ def fold(events: Iterable[SchemaEvent], known: Mapping[TableId, SourceTable]) ->
             changed[event.table] = _described(event, before)
         elif before is not None:
             log.warning("schema log has a hole", table=str(event.table), reason=event.reason, id=event.id)
-            changed[event.table] = before._replace(log_id=event.id, held=_HOLE)
+            changed[event.table] = before._replace(log_id=event.id, held=HOLE)
     return changed
 
 
 def _described(event: SchemaEvent, before: SourceTable | None) -> SourceTable:
     complete = event.complete and (before is None or before.complete)
-    return SourceTable(event.id, event.captured, complete, False, event.reason, None, event.description)  # noqa: FBT003
+    held = REMADE if before is not None and before.dropped else None
+    return SourceTable(event.id, event.captured, complete, False, event.reason, held, event.description)  # noqa: FBT003
 
 
 def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> str | None:
@@ -66,11 +74,47 @@ def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> s
     if existing is None:
         _create(connection, table)
         return None
-    misfit = difference(existing, table, before)
-    if misfit is None and (missing := _missing(existing, table)):
+    missing = _missing(existing, table)
+    why = difference(existing, table, before) or guessed(missing)
+    if why is None and missing:
         ddl.execute(connection, ddl.add_columns(table, missing))
         log.info("columns added", table=str(table.id), columns=[column.name for column in missing])
-    return misfit
+    return why
+
+
+def still_held(connection: psycopg.Connection, table: SourceTable) -> str | None:
+    """Why a table that was held stays so: the replica's does not have its columns, types and key; None if it has.
+
+    A table that was dropped and made again must have been emptied, too.
+    """
+    if table.description is None:
+        return table.held
+    id_ = table.description.id
+    existing = next((t for t in describe_tables(connection, [id_.schema]) if t.id == id_), None)
+    if existing is None:
+        return "it does not exist on the replica"
+    if table.held == REMADE and not _is_empty(connection, id_):
+        return REMADE
+    for column in table.description.stored_columns:
+        found = existing.column(column.name)
+        if found is None or found.sql_type != column.sql_type:
+            return f"its column {column.name} is not {column.sql_type} on the replica"
+    return difference(existing, table.description, None)
+
+
+def _is_empty(connection: psycopg.Connection, id_: TableId) -> bool:
+    row = connection.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier(*id_))).fetchone()
+    return row is None
+
+
+def guessed(missing: Iterable[Column]) -> str | None:
+    """A default that is evaluated per row gave the source's rows values that no record carries."""
+    for column in missing:
+        if column.default is not None and not column.generated and not _CONSTANT.fullmatch(column.default):
+            return (
+                f"the column {column.name} was added with the default {column.default}, which differs from row to row"
+            )
+    return None
 
 
 def difference(existing: Table, table: Table, before: Table | None) -> str | None:

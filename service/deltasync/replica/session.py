@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import psycopg
 import sqlalchemy as sa
 
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.errors import FencedError, GapError
+from deltasync.errors import FencedError, GapError, RefusedError
+from deltasync.failure import Verdict, describe, verdict
 from deltasync.plan import TablePlan
 from deltasync.progress import Claim, Progress
 from deltasync.replica import by_hand, catalog, evolve, ledger
@@ -85,13 +87,23 @@ class Replica:
         known = catalog.load(connection, self._settings.pipeline)
         changed = evolve.fold(events, known)
         for id_, table in changed.items():
-            if table.captured and not table.dropped and table.description is not None and table.held is None:
-                before = known.get(id_)
-                held = evolve.fit(driver(connection), table.description, before.description if before else None)
-                changed[id_] = table._replace(held=held)
+            if table.captured and not table.dropped:
+                changed[id_] = table._replace(held=self._fit(driver(connection), table, known.get(id_)))
         catalog.store(connection, self._settings.pipeline, changed)
         if self._writer:
             self._writer.forget({id_.schema for id_ in changed})
+
+    def _fit(self, connection: psycopg.Connection, table: SourceTable, before: SourceTable | None) -> str | None:
+        """Why the table is held; None where it fits. DDL that the replica refuses holds its own table only."""
+        if table.held is not None or (before is not None and before.held is not None) or table.description is None:
+            return table.held if table.held == evolve.HOLE else evolve.still_held(connection, table)
+        try:
+            with connection.transaction():
+                return evolve.fit(connection, table.description, before.description if before else None)
+        except (psycopg.Error, RefusedError) as error:
+            if verdict(error) is Verdict.RETRY:
+                raise
+            return f"the replica refuses to follow its change: {describe(error)}"
 
     def _begin(self) -> _Transaction:
         if self._connection is None:

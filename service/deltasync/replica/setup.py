@@ -76,9 +76,12 @@ def _role(connection: psycopg.Connection, settings: Settings) -> tuple[str, bool
     name = str(known.get("user") or connection.info.user)
     exists = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None
     if not exists:
-        password = sql.Literal(str(known.get("password") or ""))
-        statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), password)
-        connection.execute(statement)
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+        password = known.get("password")
+        if password:  # hashed here: the server's log may hold statements
+            hashed = connection.pgconn.encrypt_password(str(password).encode(), name.encode(), b"scram-sha-256")
+            statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
+            connection.execute(statement.format(sql.Identifier(name), sql.Literal(hashed.decode())))
     database = sql.Identifier(connection.info.dbname)
     connection.execute(
         sql.SQL("GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {} TO {}").format(database, sql.Identifier(name))
@@ -121,23 +124,12 @@ def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str
     """Look at held tables again: the operator may have made them fit."""
     released, held = [], {}
     for id_, table in catalog.load(core, pipeline).items():
-        if table.held is None or table.description is None:
+        if table.held is None:
             continue
-        misfit = _misfit(driver(core), table.description)
+        misfit = evolve.still_held(driver(core), table)
         if misfit is None:
             catalog.store(core, pipeline, {id_: table._replace(held=None)})
             released.append(str(id_))
         else:
             held[str(id_)] = misfit
     return released, held
-
-
-def _misfit(connection: psycopg.Connection, table: Table) -> str | None:
-    existing = next((t for t in describe_tables(connection, [table.schema]) if t.id == table.id), None)
-    if existing is None:
-        return "it does not exist on the replica"
-    for column in table.stored_columns:
-        found = existing.column(column.name)
-        if found is None or found.sql_type != column.sql_type:
-            return f"its column {column.name} is not {column.sql_type} on the replica"
-    return evolve.difference(existing, table, None)

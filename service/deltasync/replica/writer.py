@@ -13,12 +13,16 @@ from deltasync.plan import TablePlan
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.copy_text import copy_text
 from deltasync.replica import statements
-from deltasync.table import Table, TableId
+from deltasync.table import Column, Table, TableId
 
 # Up to here one round trip with arrays is faster than filling a temporary table.
 UNNEST_ROWS_MAX = 500
 # Temporary tables are emptied one by one at each COMMIT: more of them would cost more than making one anew.
 _STAGES_MAX = 64
+
+_WIDER = {"int2": ("int4", "int8", "numeric"), "int4": ("int8", "numeric"), "int8": ("numeric",), "float4": ("float8",)}
+# Without a length these hold one character, or bit.
+_BOUNDED = frozenset({"bpchar", "bit"})
 
 # Makes the statement that writes the rows of a source (a FROM item) with these columns.
 _Statement = Callable[[Table, Sequence[str], sql.Composable], sql.Composed]
@@ -48,7 +52,8 @@ class Writer:
         """Read the tables of these schemas again: they were changed."""
         gone = set(schemas)
         self._targets = {id_: table for id_, table in self._targets.items() if id_.schema not in gone}
-        self._stages = {key: stage for key, stage in self._stages.items() if key[1].schema not in gone}
+        for key in [key for key in self._stages if key[1].schema in gone]:
+            self._connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("pg_temp", self._stages.pop(key))))
 
     def _write(self, plan: TablePlan) -> int:
         target = self._target(plan.table)
@@ -109,7 +114,28 @@ def _misfit(table: Table, known: Table) -> RecordError | None:
     lacking = [c.name for c in table.stored_columns if known.column(c.name) is None]
     if lacking:
         return _columns_missing(table, lacking)
+    narrower = [c for c in table.stored_columns if not _holds(known.column(c.name), c)]
+    if narrower:
+        return _narrower(table, narrower)
     return None if set(known.primary_key) == set(table.primary_key) else _other_key(table, known)
+
+
+def _holds(found: Column | None, column: Column) -> bool:
+    """True if the replica's column holds every value of the source's: a narrower one would round or cut in silence."""
+    if found is None or found.sql_type == column.sql_type:
+        return found is not None
+    if found.type.name == "text":
+        return True
+    unbounded = "(" not in found.sql_type and found.type.name not in _BOUNDED
+    return found.type.name in _WIDER.get(column.type.name, ()) or (found.type == column.type and unbounded)
+
+
+def _narrower(table: Table, columns: Sequence[Column]) -> RecordError:
+    named = ", ".join(f"{column.name} {column.sql_type}" for column in columns)
+    return RecordError(
+        f"The replica's table {table.id} cannot hold every value of the source's columns: {named}.",
+        remedy="Give its columns the source's types on the replica.",
+    )
 
 
 def _table_missing(table: Table) -> RecordError:

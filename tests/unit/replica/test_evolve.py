@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.unit.make import TABLE, column, described
 
 from deltasync.debezium.schema_log import SchemaEvent
+from deltasync.replica import evolve
 from deltasync.replica.evolve import difference, fold
 from deltasync.table import Table
 
@@ -57,3 +59,33 @@ def test_renames_types_and_keys_are_differences() -> None:
     assert difference(TABLE, renamed, TABLE) == "the column a was dropped or renamed on the source"
     assert difference(TABLE, retyped, TABLE) == "the type of b changed from numeric to text on the source"
     assert "primary key" in (difference(TABLE, rekeyed, TABLE) or "")
+
+
+@pytest.mark.parametrize(
+    ("default", "constant"),
+    [
+        ("1.50", True),
+        ("'x'::text", True),
+        ("'it''s'::character varying", True),
+        ("'{}'::text[]", True),
+        ("'new'::shop.status", True),
+        ("0::numeric(12,2)", True),
+        ("true", True),
+        ("now()", False),
+        ("gen_random_uuid()", False),
+        ("nextval('s'::regclass)", False),
+        ("'a' || now()", False),
+        ("'x'::text || f()", False),
+        (None, True),
+    ],
+)
+def test_only_constant_defaults_fill_added_columns(default: str | None, *, constant: bool) -> None:
+    """Any other gave the source's rows values that no record carries."""
+    assert (evolve.guessed([column("c", "text", default=default)]) is None) is constant
+
+
+def test_a_table_that_was_made_again_is_held() -> None:
+    """Its rows of before are on the replica."""
+    dropped = fold([_event(2, "drop", None)], {TABLE.id: described()})[TABLE.id]
+
+    assert fold([_event(3)], {TABLE.id: dropped})[TABLE.id].held == evolve.REMADE

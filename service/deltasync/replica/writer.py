@@ -21,6 +21,7 @@ UNNEST_ROWS_MAX = 500
 _STAGES_MAX = 64
 
 _WIDER = {"int2": ("int4", "int8", "numeric"), "int4": ("int8", "numeric"), "int8": ("numeric",), "float4": ("float8",)}
+_ANY_TEXT = frozenset({"text", "varchar"})
 # Without a length these hold one character, or bit.
 _BOUNDED = frozenset({"bpchar", "bit"})
 
@@ -124,9 +125,9 @@ def _holds(found: Column | None, column: Column) -> bool:
     """True if the replica's column holds every value of the source's: a narrower one would round or cut in silence."""
     if found is None or found.sql_type == column.sql_type:
         return found is not None
-    if found.type.name == "text":
-        return True
     unbounded = "(" not in found.sql_type and found.type.name not in _BOUNDED
+    if unbounded and found.type.name in _ANY_TEXT:
+        return True
     return found.type.name in _WIDER.get(column.type.name, ()) or (found.type == column.type and unbounded)
 
 

@@ -15,6 +15,8 @@ from deltasync.replica.writer import _holds
         (("varchar", "character varying(10)"), ("varchar", "character varying(50)"), False),
         (("varchar", "character varying"), ("varchar", "character varying(50)"), True),
         (("text", "text"), ("varchar", "character varying(50)"), True),
+        (("varchar", "character varying"), ("text", "text"), True),
+        (("varchar", "character varying(10)"), ("text", "text"), False),
         (("numeric", "numeric(10,2)"), ("numeric", "numeric(12,2)"), False),
         (("numeric", "numeric"), ("numeric", "numeric(12,2)"), True),
         (("timestamptz", "timestamp(0) with time zone"), ("timestamptz", "timestamp with time zone"), False),

@@ -59,7 +59,8 @@ def fold(events: Iterable[SchemaEvent], known: Mapping[TableId, SourceTable]) ->
 
 def _described(event: SchemaEvent, before: SourceTable | None) -> SourceTable:
     complete = event.complete and (before is None or before.complete)
-    held = REMADE if before is not None and before.dropped else None
+    remade = before is not None and (before.dropped or before.held == REMADE)
+    held = REMADE if remade else None
     return SourceTable(event.id, event.captured, complete, False, event.reason, held, event.description)  # noqa: FBT003
 
 
@@ -69,7 +70,7 @@ def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> s
     `before` is the description that it fitted until now. Returns why it may not be made to fit, in
     which case nothing was changed; None where it fits.
     """
-    existing = next((t for t in describe_tables(connection, [table.schema]) if t.id == table.id), None)
+    existing = _existing(connection, table.id)
     _fit_enums(connection, table)
     if existing is None:
         _create(connection, table)
@@ -90,7 +91,7 @@ def still_held(connection: psycopg.Connection, table: SourceTable) -> str | None
     if table.description is None:
         return table.held
     id_ = table.description.id
-    existing = next((t for t in describe_tables(connection, [id_.schema]) if t.id == id_), None)
+    existing = _existing(connection, id_)
     if existing is None:
         return "it does not exist on the replica"
     if table.held == REMADE and not _is_empty(connection, id_):
@@ -100,6 +101,10 @@ def still_held(connection: psycopg.Connection, table: SourceTable) -> str | None
         if found is None or found.sql_type != column.sql_type:
             return f"its column {column.name} is not {column.sql_type} on the replica"
     return difference(existing, table.description, None)
+
+
+def _existing(connection: psycopg.Connection, id_: TableId) -> Table | None:
+    return next((table for table in describe_tables(connection, [id_.schema]) if table.id == id_), None)
 
 
 def _is_empty(connection: psycopg.Connection, id_: TableId) -> bool:

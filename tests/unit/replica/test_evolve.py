@@ -88,4 +88,6 @@ def test_a_table_that_was_made_again_is_held() -> None:
     """Its rows of before are on the replica."""
     dropped = fold([_event(2, "drop", None)], {TABLE.id: described()})[TABLE.id]
 
-    assert fold([_event(3)], {TABLE.id: dropped})[TABLE.id].held == evolve.REMADE
+    again = fold([_event(3)], {TABLE.id: dropped})[TABLE.id]
+    assert again.held == evolve.REMADE
+    assert fold([_event(4)], {TABLE.id: again})[TABLE.id].held == evolve.REMADE

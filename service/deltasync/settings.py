@@ -137,6 +137,7 @@ class Connect(_Section):
     source_user: str | None = None
     source_password: str | None = None
     restart_failed_tasks: bool = True
+    raw_text: bool = False
 
 
 class Batch(_Section):

@@ -66,6 +66,10 @@ class Assignment:
         """The partitions that are read, and how far they were applied."""
         return self._ownership.progress()
 
+    def spread(self) -> frozenset[str]:
+        """The topics of more than one partition."""
+        return self._ownership.spread()
+
     def is_read(self, partition: Partition) -> bool:
         """True for a partition that is ours and not blocked."""
         return self._ownership.is_open(partition)

@@ -19,11 +19,15 @@ class Partition(NamedTuple):
 
 
 class Log(NamedTuple):
-    """What the broker holds of a partition: its topic's id, the first offset kept, the next one written."""
+    """What the broker holds of a partition: its topic's id, the first offset kept, the next one written.
+
+    `partitions` is how many the topic has.
+    """
 
     topic_id: str
     start_offset: int
     end_offset: int
+    partitions: int = 1
 
 
 class Record(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -81,10 +81,16 @@ class Tables:
         return None
 
 
-def take(records: Iterable[Record], at: Mapping[Partition, Progress], tables: Tables) -> Intake:
+def take(
+    records: Iterable[Record],
+    at: Mapping[Partition, Progress],
+    tables: Tables,
+    spread: Collection[str] = (),
+) -> Intake:
     """Read records in order. Those of partitions that are not in `at` (not ours, or blocked) are left alone.
 
-    A record that cannot be read cuts its partition; those before it, and other partitions, go on.
+    A record that cannot be read cuts its partition; those before it, and other partitions, go on. `spread` names
+    the topics of several partitions: where their table was truncated, nobody knows which rows came before.
     """
     taken: list[Taken] = []
     cuts: dict[Partition, Cut] = {}
@@ -94,7 +100,7 @@ def take(records: Iterable[Record], at: Mapping[Partition, Progress], tables: Ta
         if progress is None or record.offset < progress.next_offset:
             continue
         try:
-            result = _take_one(record, progress, tables)
+            result = _take_one(record, progress, tables, spread)
         except RecordError as error:
             result = Cut(record.partition, record.offset, error, waits=False)
         if isinstance(result, Cut):
@@ -106,7 +112,7 @@ def take(records: Iterable[Record], at: Mapping[Partition, Progress], tables: Ta
     return Intake(taken, cuts)
 
 
-def _take_one(record: Record, progress: Progress, tables: Tables) -> Taken | Cut:
+def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collection[str]) -> Taken | Cut:
     partition, offset = record.partition, record.offset
     change = envelope.decode(record)
     if change is None or (change.table not in CONTROL_TABLES and tables.is_passed_over(change)):
@@ -115,10 +121,24 @@ def _take_one(record: Record, progress: Progress, tables: Tables) -> Taken | Cut
         return Taken(partition, offset, rule.applied(progress, change), event=schema_event(change))
     if rule.is_older(progress, change):
         return Taken(partition, offset, rule.skipped(progress, change))
+    if change.op is Op.TRUNCATE and partition.topic in spread:
+        raise _truncated(change)
     obstacle = tables.obstacle(change.table)
     if obstacle is not None:
         return obstacle(change)
     return Taken(partition, offset, rule.applied(progress, change), change)
+
+
+def _truncated(change: Change) -> RecordError:
+    return RecordError(
+        f"The table {change.table} was truncated ({_at(change)}), and its topic has several partitions: which rows of "
+        "the others came before is not known.",
+        remedy=(
+            "Let the other partitions become level (deltasync lag), delete on the replica what the source no longer "
+            f"has, then: deltasync ledger set {change.partition.topic} {change.partition.number} {change.offset + 1} "
+            "--reason …; one partition for each table avoids it."
+        ),
+    )
 
 
 def stale(change: Change) -> Cut:

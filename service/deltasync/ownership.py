@@ -119,6 +119,10 @@ class Ownership:
         """What the broker held of each partition when it was assigned; those that stopped are left out."""
         return {p: owned.log for p, owned in self._owned.items() if owned.state is not PartitionState.STOPPED}
 
+    def spread(self) -> frozenset[str]:
+        """The topics of more than one partition: no order holds between those."""
+        return frozenset(p.topic for p, owned in self._owned.items() if owned.log.partitions > 1)
+
     def waiting(self) -> list[Owned]:
         return [owned for owned in self._owned.values() if owned.state is PartitionState.WAITING]
 

@@ -102,7 +102,7 @@ class Pipeline:
         self._settle(found)
 
     def _take(self, records: Sequence[Record]) -> Intake:
-        return intake.take(records, self._assignment.progress(), self._tables)
+        return intake.take(records, self._assignment.progress(), self._tables, self._assignment.spread())
 
     def _settle(self, found: Intake) -> None:
         """Apply what was taken, and block the partitions that were cut."""

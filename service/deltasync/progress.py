@@ -1,17 +1,22 @@
 """How far a partition has been applied, and whether a record is older than that: pure.
 
 The rule of "never older": Connect emits an in-order suffix again after a crash. A change is skipped
-only if its position is known, strictly older than the watermark, and its source commit not later
-than the latest one applied. Reads and truncates are never skipped, and where they turn up again
-the watermark goes back with them, so that what follows them is applied again too.
+only if its position is known and its source commit not later than the latest one applied, and if it
+stands before the watermark, or at it and was applied there: COPY and key changes give several changes
+one position, but never one key the same op twice. Reads and truncates are never skipped, and where
+they turn up again the watermark goes back with them, so that what follows them is applied again too.
 """
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import NamedTuple
 
 from deltasync.change import Change, Op
 from deltasync.errors import RecordError
+
+# PostgreSQL writes as many rows of a COPY at one position at most (MAX_BUFFERED_TUPLES of copyfrom.c).
+_TIED_MAX = 1000
 
 
 class Progress(NamedTuple):
@@ -19,13 +24,15 @@ class Progress(NamedTuple):
 
     `next_offset` is the only offset ever stored: the one that is read next. `watermark` is None until
     a positioned change was applied. `committed_us` is the latest source commit applied, in
-    microseconds since 1970. `skipped` counts the records that were older.
+    microseconds since 1970. `skipped` counts the records that were older. `tied` tells which changes were
+    applied at exactly the watermark, by a fingerprint of op and key.
     """
 
     next_offset: int = 0
     watermark: tuple[int | None, int] | None = None
     committed_us: int | None = None
     skipped: int = 0
+    tied: tuple[bytes, ...] = ()
 
 
 class Claim(NamedTuple):
@@ -47,9 +54,13 @@ def is_older(progress: Progress, change: Change) -> bool:
     if position.seq0 is None or position.seq1 is None:
         return False
     seq0, seq1 = progress.watermark
-    if (position.seq0, position.seq1) >= (seq0 or 0, seq1):
+    here, watermark = (position.seq0, position.seq1), (seq0 or 0, seq1)
+    if here > watermark:
         return False
-    if position.committed_us <= (progress.committed_us or 0):
+    earlier = position.committed_us <= (progress.committed_us or 0)
+    if here == watermark:
+        return earlier and change.key is not None and _fingerprint(change.op, change.key) in progress.tied
+    if earlier:
         return True
     raise RecordError(
         f"The record at {change.partition} offset {change.offset} is older in the source's log than what was applied, "
@@ -63,12 +74,12 @@ def is_older(progress: Progress, change: Change) -> bool:
 
 def passed(progress: Progress, offset: int) -> Progress:
     """Progress after a record that carries no change."""
-    return Progress(offset + 1, progress.watermark, progress.committed_us, progress.skipped)
+    return progress._replace(next_offset=offset + 1)
 
 
 def skipped(progress: Progress, change: Change) -> Progress:
     """Progress after a change that was older."""
-    return Progress(change.offset + 1, progress.watermark, progress.committed_us, progress.skipped + 1)
+    return progress._replace(next_offset=change.offset + 1, skipped=progress.skipped + 1)
 
 
 def applied(progress: Progress, change: Change) -> Progress:
@@ -79,4 +90,16 @@ def applied(progress: Progress, change: Change) -> Progress:
     committed_us = progress.committed_us
     if change.op is not Op.READ and (committed_us is None or position.committed_us > committed_us):
         committed_us = position.committed_us
-    return Progress(change.offset + 1, (position.seq0, position.seq1), committed_us, progress.skipped)
+    watermark = (position.seq0, position.seq1)
+    return Progress(change.offset + 1, watermark, committed_us, progress.skipped, _tied(progress, watermark, change))
+
+
+def _tied(progress: Progress, watermark: tuple[int | None, int], change: Change) -> tuple[bytes, ...]:
+    if change.op is Op.READ or change.key is None:
+        return ()  # all reads of a snapshot share one position, and none is ever skipped
+    before = progress.tied if watermark == progress.watermark else ()
+    return () if len(before) >= _TIED_MAX else (*before, _fingerprint(change.op, change.key))
+
+
+def _fingerprint(op: Op, key: bytes) -> bytes:
+    return blake2b(op.value.encode() + key, digest_size=16).digest()

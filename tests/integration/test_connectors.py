@@ -11,7 +11,7 @@ import pytest
 from tests.flow import Flow, until
 
 from deltasync.connect.apply import find_status
-from deltasync.connect.client import ConnectClient
+from deltasync.connect.client import ConnectClient, is_streaming
 from deltasync.connect.status import Condition
 from deltasync.connect.supervise import Supervisor, Verdict
 from deltasync.connect.template import shipped
@@ -49,9 +49,11 @@ def condition(client: ConnectClient, name: str) -> Condition | None:
     return status.condition if status else None
 
 
-def streams(flow: Flow) -> bool:
+def streams(flow: Flow) -> int | None:
+    """The process on the source that streams to the connector."""
     query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
-    return flow.source.execute(query, [flow.settings.slot]).fetchone() is not None
+    found = flow.source.execute(query, [flow.settings.slot]).fetchone()
+    return found[0] if found else None
 
 
 def drop_slot(flow: Flow) -> None:
@@ -59,9 +61,12 @@ def drop_slot(flow: Flow) -> None:
     flow.source.execute("SELECT pg_drop_replication_slot(%s)", [flow.settings.slot])
 
 
-def test_connector_is_created_left_alone_and_changed(source: Flow, tmp_path: Path) -> None:
+def test_connector_is_created_left_alone_and_changed(source: Flow, client: ConnectClient, tmp_path: Path) -> None:
     assert f"{source.connector}: create" in source.cli("connectors", "plan", code=1)
     assert "running" in source.cli("connectors", "apply")
+    until(lambda: is_streaming(client.offsets(source.connector)), "its snapshot is complete")
+    assert "snapshot.mode: initial → no_data" in source.cli("connectors", "plan", code=1)
+    source.cli("connectors", "apply")
     assert f"{source.connector}: unchanged" in source.cli("connectors", "apply")
 
     mine = own_file(tmp_path, poll__interval__ms="20")
@@ -124,7 +129,12 @@ def test_supervisor_restarts_what_passes_and_leaves_what_does_not(
 ) -> None:
     source.cli("connectors", "apply", "--file", own_file(tmp_path, errors__max__retries="0"))
     until(lambda: streams(source), "the connector streams")
-    supervisor = Supervisor(client, [source.connector])
+    until(lambda: is_streaming(client.offsets(source.connector)), "that is stored")
+    supervisor, first = Supervisor(client, [source.connector]), streams(source)
+    (action,) = supervisor.check(time.monotonic())
+    assert action.verdict is Verdict.SETTLED
+    assert client.config(source.connector)["snapshot.mode"] == "no_data"
+    until(lambda: streams(source) not in (None, first), "it streams on")
     assert supervisor.check(time.monotonic()) == []
 
     terminate = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active"

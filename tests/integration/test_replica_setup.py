@@ -122,6 +122,25 @@ def test_versions_are_checked(settings: Settings, admin: psycopg.Connection[Any]
         Replica(settings).tables()
 
 
+def test_tables_of_an_older_version_are_migrated(settings: Settings, admin: psycopg.Connection[Any]) -> None:
+    """They end like new ones, and what they hold stays."""
+    columns = """SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
+                  WHERE table_schema = 'deltasync' ORDER BY 1, 2"""
+    setup(settings)
+    new = admin.execute(columns).fetchall()
+    admin.execute("ALTER TABLE deltasync.ledger DROP COLUMN tied; UPDATE deltasync.version SET version = 1")
+    admin.execute(
+        "INSERT INTO deltasync.ledger (pipeline, topic, topic_id, partition, next_offset) VALUES ('p','t','i',0,7)"
+    )
+    with pytest.raises(RefusedError, match="version 1"):
+        open_replica(settings, name="test")
+    setup(settings)
+
+    assert admin.execute(columns).fetchall() == new
+    assert admin.execute("SELECT next_offset, tied FROM deltasync.ledger").fetchall() == [(7, [])]
+    open_replica(settings, name="test").close()
+
+
 def test_a_rename_holds_its_table_until_the_replica_was_made_to_fit(flow: Flow) -> None:
     """Nothing is guessed, other tables go on, and nothing of the held one is lost."""
     flow.set_up("""

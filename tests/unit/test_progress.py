@@ -17,7 +17,7 @@ def _at(seq0: int | None, seq1: int | None, committed_us: int, op: str = "u", **
     return change(op, position=Position(seq0, seq1, committed_us), **more)
 
 
-AT = Progress(next_offset=5, watermark=(20, 30), committed_us=100)
+AT = rule.applied(Progress(4, (10, 10), 90), _at(20, 30, 100, key=7, offset=4))
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,9 @@ AT = Progress(next_offset=5, watermark=(20, 30), committed_us=100)
         (_at(20, 29, 100), True),
         (_at(19, 99, 90), True),
         (_at(20, 30, 100), False),
+        (_at(20, 30, 100, key=7), True),
+        (_at(20, 30, 101, key=7), False),
+        (_at(20, 30, 100, "d", key=7), False),
         (_at(20, 31, 100), False),
         (_at(21, 1, 100), False),
         (_at(None, 1, 100), False),
@@ -35,7 +38,7 @@ AT = Progress(next_offset=5, watermark=(20, 30), committed_us=100)
     ],
 )
 def test_is_older(one: Change, *, older: bool) -> None:
-    """Only what has a position strictly below the watermark, and is no read or truncate, is older."""
+    """What stands below the watermark, or at it and was applied there; reads and truncates never are."""
     assert rule.is_older(AT, one) is older
 
 
@@ -84,3 +87,25 @@ def test_offsets() -> None:
 
     assert {found.next_offset for found in (rule.passed(AT, 7), rule.skipped(AT, one), rule.applied(AT, one))} == {8}
     assert rule.skipped(AT, one).skipped == 1
+
+
+def test_what_shares_a_position_is_told_apart_by_op_and_key() -> None:
+    """COPY and key changes put several changes at one position: each is skipped when it comes again, and no other."""
+    group = [_at(21, 40, 110, op, key=key) for op, key in (("c", 1), ("c", 2), ("d", 3), ("c", 3))]
+    progress = AT
+    for one in group[:3]:
+        assert not rule.is_older(progress, one)
+        progress = rule.applied(progress, one)
+
+    assert [rule.is_older(progress, one) for one in group] == [True, True, True, False]
+    assert rule.applied(progress, _at(21, 41, 110, key=9)).tied != progress.tied
+    assert not rule.is_older(rule.applied(progress, _at(21, 41, 110, key=9)), _at(21, 41, 110, key=1))
+
+
+def test_a_snapshots_reads_are_not_remembered_one_by_one() -> None:
+    """All of them share one position, and none is ever skipped."""
+    progress = AT
+    for key in range(5):
+        progress = rule.applied(progress, _at(30, 50, 120, "r", key=key))
+
+    assert progress.tied == ()

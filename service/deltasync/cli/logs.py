@@ -7,6 +7,7 @@ import sys
 
 import structlog
 
+from deltasync.errors import DeltasyncError
 from deltasync.settings import Settings
 
 
@@ -25,6 +26,16 @@ def configure(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def are_json() -> bool:
+    """True where standard error takes JSON lines and nothing else."""
+    return isinstance(structlog.get_config()["processors"][-1], structlog.processors.JSONRenderer)
+
+
+def failure(error: DeltasyncError) -> None:
+    """Say in the log why the service ends."""
+    structlog.get_logger(__name__).error("failed", reason=error.what, do=error.remedy, exit_code=error.exit_code)
 
 
 def _unchanged(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

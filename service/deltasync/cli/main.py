@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deltasync import __version__
-from deltasync.cli import connectors, demo, lag, ledger, local, output, replica, run, settings, source, wait
+from deltasync.cli import connectors, demo, lag, ledger, local, logs, output, replica, run, settings, source, wait
 from deltasync.errors import DeltasyncError, RefusedError, UnreachableError
 from deltasync.failure import Verdict, describe, driver_error, verdict
 
@@ -57,7 +57,7 @@ def main() -> None:
         known = error if isinstance(error, DeltasyncError) else _refused(error)
         if known is None:
             raise
-        output.failure(known)
+        (logs.failure if logs.are_json() else output.failure)(known)
         sys.exit(known.exit_code)
 
 

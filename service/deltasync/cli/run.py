@@ -22,6 +22,7 @@ def run() -> None:
 
     Example: `DELTASYNC_REPLICA_DSN=… DELTASYNC_KAFKA_BOOTSTRAP=… deltasync run`
     """
+    logs.configure(settings_module.Settings.model_construct())  # what is wrong with the settings is logged, too
     settings = settings_module.load()
     logs.configure(settings)
     lifecycle = Lifecycle()

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from deltasync.connect.client import ConnectClient, NoConnectorError
-from deltasync.connect.reconcile import Plan, Step, plan
+from deltasync.connect.client import ConnectClient, NoConnectorError, Offset, is_streaming
+from deltasync.connect.reconcile import INITIAL, NO_DATA, SNAPSHOT_MODE, Plan, Step, continued, plan
 from deltasync.connect.status import Condition, Status
 from deltasync.connect.template import Connector
 from deltasync.errors import DeltasyncError, RefusedError, UnreachableError
@@ -35,18 +35,28 @@ def check(client: ConnectClient, wanted: Sequence[Connector]) -> list[Plan]:
 
     Raises RefusedError with what Connect, or the connector itself, would refuse.
     """
-    plans = [plan(connector, actual(client, connector.name)) for connector in wanted]
-    for connector in _differing(wanted, plans):
-        _validate(client, connector)
-    return plans
+    return [todo for _, todo in _checked(client, wanted)]
 
 
 def apply(client: ConnectClient, wanted: Sequence[Connector]) -> list[Plan]:
     """Create and update what differs, once all of it is found valid. Idempotent; does not wait. Raises as `check`."""
-    plans = check(client, wanted)
-    for connector in _differing(wanted, plans):
-        client.put(connector.name, connector.config)
-    return plans
+    checked = _checked(client, wanted)
+    for connector, todo in checked:
+        if todo.step is not Step.NOTHING:
+            client.put(connector.name, connector.config)
+    return [todo for _, todo in checked]
+
+
+def settle(client: ConnectClient, name: str) -> bool:
+    """Keep a connector whose initial snapshot is complete from ever beginning another; True if that was news.
+
+    It is restarted for that, which takes a moment. Raises NoConnectorError where it does not exist.
+    """
+    config = client.config(name)
+    if config.get(SNAPSHOT_MODE, INITIAL) != INITIAL or not is_streaming(client.offsets(name)):
+        return False
+    client.put(name, {**config, SNAPSHOT_MODE: NO_DATA})
+    return True
 
 
 def actual(client: ConnectClient, name: str) -> dict[str, str] | None:
@@ -65,7 +75,7 @@ def wait_running(client: ConnectClient, name: str, patience: Patience, *, before
     proved that it runs, and is not waited for any longer.
     """
     begun = patience.clock()
-    had_offsets = _has_offsets(client, name)
+    had_offsets = bool(_offsets(client, name))
     steady_since: float | None = None
     while True:
         now, status = patience.clock(), find_status(client, name)
@@ -77,7 +87,7 @@ def wait_running(client: ConnectClient, name: str, patience: Patience, *, before
         if status and condition in _SETTLED and (status != before or now - begun >= patience.steady_s):
             return status
         if status and steady_since is not None:
-            proved = not had_offsets and _has_offsets(client, name)
+            proved = not had_offsets and _offsets(client, name)
             if proved or now - steady_since >= patience.steady_s:
                 return status
         if now - begun >= patience.timeout_s:
@@ -112,11 +122,28 @@ def find_status(client: ConnectClient, name: str) -> Status | None:
         return None
 
 
-def _has_offsets(client: ConnectClient, name: str) -> bool:
+def _checked(client: ConnectClient, wanted: Sequence[Connector]) -> list[tuple[Connector, Plan]]:
+    """Each connector as it is to be from now on, and what that changes; found valid by Connect."""
+    checked = []
+    for connector in wanted:
+        now = actual(client, connector.name)
+        next_ = (
+            connector
+            if now is None
+            else continued(connector, now, streaming=is_streaming(_offsets(client, connector.name)))
+        )
+        checked.append((next_, plan(next_, now)))
+    for connector, todo in checked:
+        if todo.step is not Step.NOTHING:
+            _validate(client, connector)
+    return checked
+
+
+def _offsets(client: ConnectClient, name: str) -> Sequence[Offset]:
     try:
-        return bool(client.offsets(name))
+        return client.offsets(name)
     except NoConnectorError:
-        return False
+        return ()
 
 
 def _last(status: Status | None, name: str, timeout_s: float) -> Status:
@@ -126,10 +153,6 @@ def _last(status: Status | None, name: str, timeout_s: float) -> Status:
             remedy="Read the log of its workers.",
         )
     return status
-
-
-def _differing(wanted: Sequence[Connector], plans: Sequence[Plan]) -> list[Connector]:
-    return [connector for connector, todo in zip(wanted, plans, strict=True) if todo.step is not Step.NOTHING]
 
 
 def _validate(client: ConnectClient, wanted: Connector) -> None:

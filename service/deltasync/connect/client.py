@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 from urllib.parse import quote
@@ -41,6 +41,12 @@ class Offset(msgspec.Struct, frozen=True):
 
     partition: dict[str, object]
     offset: dict[str, object] | None = None
+
+
+def is_streaming(offsets: Sequence[Offset]) -> bool:
+    """True where the initial snapshot is complete, and at least one record behind it was stored."""
+    stored = [found.offset for found in offsets if found.offset]
+    return bool(stored) and not any("snapshot" in offset for offset in stored)
 
 
 class _Offsets(msgspec.Struct):

@@ -9,8 +9,10 @@ from typing import NamedTuple
 from deltasync.connect.masking import shown
 from deltasync.connect.template import Connector
 
+SNAPSHOT_MODE = "snapshot.mode"
+INITIAL, NO_DATA = "initial", "no_data"
 # Read by a connector's first start alone, and generated from tables that come and go: no change later on.
-_FIRST_START_ONLY = frozenset({"snapshot.include.collection.list"})
+_FIRST_START_ONLY = "snapshot.include.collection.list"
 
 
 class Step(StrEnum):
@@ -37,6 +39,21 @@ class Plan(NamedTuple):
     changes: tuple[Change, ...]
 
 
+def continued(wanted: Connector, actual: Mapping[str, str], *, streaming: bool) -> Connector:
+    """The wanted connector in place of one that exists: it goes on, and does not start anew.
+
+    Once a snapshot is complete, no other may begin: if the stored offsets were lost, it would read the rows that
+    are there, while those that were deleted meanwhile would stay on the replica for ever. With `no_data` the
+    connector goes on at its slot.
+    """
+    config = {key: value for key, value in wanted.config.items() if key != _FIRST_START_ONLY}
+    if _FIRST_START_ONLY in actual:
+        config[_FIRST_START_ONLY] = actual[_FIRST_START_ONLY]
+    if config.get(SNAPSHOT_MODE) == INITIAL and (streaming or actual.get(SNAPSHOT_MODE) == NO_DATA):
+        config[SNAPSHOT_MODE] = NO_DATA
+    return wanted._replace(config=config)
+
+
 def plan(wanted: Connector, actual: Mapping[str, str] | None) -> Plan:
     """What to do so that Connect holds exactly `wanted`; `actual` is None where there is no such connector."""
     old = {key: value for key, value in (actual or {}).items() if key != "name"}
@@ -44,7 +61,7 @@ def plan(wanted: Connector, actual: Mapping[str, str] | None) -> Plan:
     changes = tuple(
         Change(key, _shown(key, old), _shown(key, new))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and (actual is None or key not in _FIRST_START_ONLY)
+        if old.get(key) != new.get(key)
     )
     if actual is None:
         return Plan(wanted.name, Step.CREATE, changes)

@@ -1,7 +1,8 @@
 """Restart failed connectors where that can help, and stop a snapshot that begins again and again.
 
 Debezium sits out a source that is away, but after some reasons that pass (Kafka away for longer, its retries
-used up) a task stays FAILED for ever. `Supervisor.check` is called every few seconds, by one thread.
+used up) a task stays FAILED for ever. Once an initial snapshot is complete, the connector is kept from ever taking
+another: a second one brings no deletes. `Supervisor.check` is called every few seconds, by one thread.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
 
-from deltasync.connect.client import ConnectClient, NoConnectorError, Offset
+from deltasync.connect.apply import settle
+from deltasync.connect.client import ConnectClient, NoConnectorError, Offset, is_streaming
 from deltasync.connect.status import Condition, Status
 
 BACKOFF_S = 5.0
 BACKOFF_S_MAX = 300.0
 SNAPSHOT_STARTS_MAX = 2
+_SETTLED = "its initial snapshot is complete: snapshot.mode is no_data from now on"
 
 
 class Verdict(StrEnum):
@@ -25,6 +28,7 @@ class Verdict(StrEnum):
     RESTARTED = "restarted"
     LEFT = "left"
     STOPPED = "stopped"
+    SETTLED = "settled"
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def judge_snapshot(memory: Memory, name: str, offsets: Sequence[Offset]) -> tupl
     """Count how often the initial snapshot has begun; each attempt reads at another position of the WAL."""
     stored = [found.offset for found in offsets if found.offset]
     begun = {str(offset.get("lsn")) for offset in stored if "snapshot" in offset}
-    memory = replace(memory, snapshots=memory.snapshots | begun, streaming=bool(stored) and not begun)
+    memory = replace(memory, snapshots=memory.snapshots | begun, streaming=is_streaming(offsets))
     if len(memory.snapshots) <= SNAPSHOT_STARTS_MAX or memory.streaming:
         return memory, None
     reason = f"its initial snapshot has begun {len(memory.snapshots)} times, and sends all rows again each time"
@@ -107,10 +111,13 @@ class Supervisor:
         return actions
 
     def _check(self, name: str, now: float) -> list[Action]:
-        memory, action = judge(self._memories[name], self._client.status(name), now)
+        status = self._client.status(name)
+        memory, action = judge(self._memories[name], status, now)
         if not memory.streaming:
             memory, stop = judge_snapshot(memory, name, self._client.offsets(name))
             action = stop or action
+        if memory.streaming and status.condition is Condition.RUNNING and settle(self._client, name):
+            action = Action(Verdict.SETTLED, name, _SETTLED, "")
         if action and action.verdict is Verdict.RESTARTED:
             self._client.restart_failed(name)
             self.restarts += 1

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from deltasync.change import Log, Partition
 from deltasync.errors import UnreachableError
-from deltasync.kafka.consumer import client_options, topic_ids
+from deltasync.kafka.consumer import client_options, describe_topics
 from deltasync.settings import Settings
 
 T = TypeVar("T")
@@ -58,10 +58,12 @@ class Admin:
             if name.startswith(self._prefix)
             for number in topic.partitions
         ]
-        ids = topic_ids(self._admin, {partition.topic for partition in partitions})
+        described = describe_topics(self._admin, {partition.topic for partition in partitions})
         starts = self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         ends = self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        return {p: Log(ids[p.topic], starts[p], ends[p]) for p in sorted(partitions)}
+        return {
+            p: Log(described[p.topic].id, starts[p], ends[p], described[p.topic].partitions) for p in sorted(partitions)
+        }
 
     def _offsets(self, partitions: Iterable[Partition], which: OffsetSpec) -> dict[Partition, int]:
         asked = {TopicPartition(*partition): which for partition in partitions}

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import stamina
 import structlog
@@ -172,14 +172,14 @@ class Consumer:
     @stamina.retry(on=UnreachableError, attempts=4, timeout=30)
     def logs(self, partitions: list[Partition]) -> dict[Partition, Log]:
         """What the broker holds of these partitions; a topic that was just made may need a moment."""
-        ids = topic_ids(self._admin, {partition.topic for partition in partitions})
+        topics = describe_topics(self._admin, {partition.topic for partition in partitions})
         try:
             marks = {
                 p: self._client.get_watermark_offsets(TopicPartition(*p), timeout=_ADMIN_TIMEOUT_S) for p in partitions
             }
         except KafkaException as error:
             raise _unreachable(error) from None
-        return {partition: Log(ids[partition.topic], low, high) for partition, (low, high) in marks.items()}
+        return {p: Log(topics[p.topic].id, low, high, topics[p.topic].partitions) for p, (low, high) in marks.items()}
 
     def _revoke(self, _client: Client, partitions: list[TopicPartition]) -> None:
         self._owner.on_revoke([Partition(p.topic, p.partition) for p in partitions], lost=False)
@@ -201,16 +201,24 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 0, **settings.kafka.options}
 
 
-def topic_ids(admin: AdminClient, topics: Iterable[str]) -> dict[str, str]:
-    """The id of each topic: another one means that the topic was deleted and made again."""
+class Topic(NamedTuple):
+    """A topic's id (another one means that it was deleted and made again), and how many partitions it has."""
+
+    id: str
+    partitions: int
+
+
+def describe_topics(admin: AdminClient, topics: Iterable[str]) -> dict[str, Topic]:
+    """What the broker knows of these topics. Raises UnreachableError where one cannot be described."""
     wanted = sorted(topics)
     if not wanted:
         return {}
     try:
         described = admin.describe_topics(TopicCollection(wanted), request_timeout=_ADMIN_TIMEOUT_S)
-        return {topic: str(described[topic].result().topic_id) for topic in wanted}
+        found = {topic: described[topic].result() for topic in wanted}
     except KafkaException as error:
         raise _unreachable(error) from None
+    return {name: Topic(str(topic.topic_id), len(topic.partitions)) for name, topic in found.items()}
 
 
 def _unreachable(error: KafkaException) -> UnreachableError:

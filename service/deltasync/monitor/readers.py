@@ -122,9 +122,12 @@ class ConnectReader:
         return self._client, self._supervisor
 
     def _supervise(self, supervisor: Supervisor) -> None:
+        from deltasync.connect.supervise import Verdict  # noqa: PLC0415 - see _open
+
         before = supervisor.restarts
         for action in supervisor.check(time.monotonic()):
-            log.warning(
+            tell = log.info if action.verdict is Verdict.SETTLED else log.warning
+            tell(
                 "connector",
                 verdict=action.verdict.value,
                 connector=action.connector,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
@@ -22,11 +24,12 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
     key = {"pipeline": pipeline, "topic": partition.topic, "topic_id": to.topic_id, "partition": partition.number}
     is_it = sa.and_(*(ledger.c[name] == value for name, value in key.items()))
     before = connection.execute(sa.select(ledger.c.next_offset).where(is_it).with_for_update()).scalar_one_or_none()
-    placed = {
+    placed: dict[str, Any] = {
         "next_offset": to.progress.next_offset,
         "seq0": None,
         "seq1": None,
         "source_committed_at": None,
+        "tied": [],
         "updated_at": sa.func.clock_timestamp(),
     }
     statement = insert(ledger).values({**key, **placed})

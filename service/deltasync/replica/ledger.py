@@ -92,6 +92,7 @@ def move(
             seq1=sa.bindparam("b_seq1"),
             source_committed_at=sa.bindparam("b_committed_at"),
             skipped=sa.bindparam("b_skipped"),
+            tied=sa.bindparam("b_tied"),
             system_identifier=identity.with_only_columns(source_canary.c.system_identifier).scalar_subquery(),
             timeline=identity.with_only_columns(source_canary.c.timeline).scalar_subquery(),
             updated_at=sa.func.clock_timestamp(),
@@ -124,6 +125,7 @@ def _progress(row: Any) -> Progress:  # noqa: ANN401 - a row's columns are attri
         watermark=None if row.seq1 is None else (row.seq0, row.seq1),
         committed_us=None if row.source_committed_at is None else to_us(row.source_committed_at),
         skipped=row.skipped,
+        tied=tuple(row.tied),
     )
 
 
@@ -138,6 +140,7 @@ def _row(partition: Partition, topic_id: str, progress: Progress) -> dict[str, A
         "b_seq1": seq1,
         "b_committed_at": None if progress.committed_us is None else from_us(progress.committed_us),
         "b_skipped": progress.skipped,
+        "b_tied": list(progress.tied),
     }
 
 

@@ -16,7 +16,7 @@ from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.connect import connect
 from deltasync.replica import catalog, evolve
 from deltasync.replica.engine import alchemy, driver, newer_version
-from deltasync.replica.tables import SCHEMA, VERSION, metadata, version
+from deltasync.replica.tables import MIGRATIONS, SCHEMA, VERSION, metadata, version
 from deltasync.settings import Settings
 from deltasync.table import Table
 
@@ -96,7 +96,12 @@ def _tables_of_ours(core: sa.Connection) -> None:
     found = core.execute(sa.select(version.c.version)).scalar_one_or_none()
     if found is not None and found > VERSION:
         raise newer_version(found)
-    core.execute(insert(version).values(version=VERSION).on_conflict_do_nothing())
+    for step in range(VERSION if found is None else found, VERSION):
+        for statement in MIGRATIONS[step + 1]:
+            core.execute(sa.text(statement))
+    now = {"version": VERSION, "migrated_at": sa.func.clock_timestamp()}
+    if found != VERSION:
+        core.execute(insert(version).values(now).on_conflict_do_update(index_elements=["singleton"], set_=now))
 
 
 def _grants(connection: psycopg.Connection, role: str, schemas: Iterable[str]) -> None:

@@ -8,13 +8,14 @@ from sqlalchemy import (
     Column,
     DateTime,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from deltasync.table import Column as Described
 from deltasync.table import Table as Description
@@ -22,7 +23,9 @@ from deltasync.table import TypeName
 
 SCHEMA = "deltasync"
 # Raised with every change of the tables below; `replica setup` migrates, `run` refuses a newer one.
-VERSION = 1
+VERSION = 2
+# What leads from the version before to this one; new tables need no statement.
+MIGRATIONS = {2: ("ALTER TABLE deltasync.ledger ADD COLUMN tied bytea[] NOT NULL DEFAULT '{}'",)}
 
 metadata = MetaData(schema=SCHEMA)
 _now = func.clock_timestamp()
@@ -51,6 +54,7 @@ ledger = Table(
     Column("system_identifier", String),
     Column("timeline", Integer),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_now),
+    Column("tied", ARRAY(LargeBinary), nullable=False, server_default="{}"),
 )
 
 # Who moved the ledger by hand, and why.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import psycopg
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from deltasync.cli import main as commands
 
@@ -45,3 +48,19 @@ def test_a_fault_of_ours_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(commands, "app", app)
     with pytest.raises(ZeroDivisionError):
         commands.main()
+
+
+def test_the_service_ends_with_a_line_of_its_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nobody watches, all that `run` says is JSON, wrong settings included."""
+    monkeypatch.setattr("sys.argv", ["deltasync", "run"])
+    monkeypatch.setenv("DELTASYNC_BATCH_ROWS_MAX", "many")
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    structlog.reset_defaults()
+
+    said = json.loads(capsys.readouterr().err)
+    assert ended.value.code == 2
+    assert (said["message"], said["level"], said["exit_code"]) == ("failed", "error", 2)
+    assert "batch.rows_max" in said["reason"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deltasync.connect.masking import MASK
-from deltasync.connect.reconcile import Change, Step, plan
+from deltasync.connect.reconcile import Change, Step, continued, plan
 from deltasync.connect.template import Connector
 
 WANTED = Connector("c", {"a": "1", "b": "2", "database.password": "${file:/f:p}"}, Path("c.json"))
@@ -30,3 +30,13 @@ def test_difference_is_listed_key_by_key_with_secrets_masked() -> None:
         Change("database.password", MASK, "${file:/f:p}"),
         Change("z", "9", None),
     )
+
+
+def test_connector_that_exists_goes_on_and_never_begins_a_second_snapshot() -> None:
+    wanted = Connector("c", {"snapshot.mode": "initial", "snapshot.include.collection.list": "new"}, Path("c.json"))
+    old = {"snapshot.mode": "initial", "snapshot.include.collection.list": "old"}
+
+    assert continued(wanted, old, streaming=False).config == old
+    assert continued(wanted, old, streaming=True).config == {**old, "snapshot.mode": "no_data"}
+    settled = {"snapshot.mode": "no_data"}
+    assert continued(wanted, settled, streaming=False).config == settled

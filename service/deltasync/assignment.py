@@ -132,7 +132,7 @@ class Assignment:
             self.stop(cut.partition, cut.error)
             return
         self._consumer.pause(cut.partition)
-        if owned.waits(cut, tables):
+        if owned.waits(cut, tables) and not cut.again:
             log.warning("partition waits", partition=str(cut.partition), reason=cut.error.what, do=cut.error.remedy)
 
     def stop(self, partition: Partition, error: DeltasyncError) -> None:
@@ -150,9 +150,9 @@ class Assignment:
         return self._ownership.due(time.monotonic())
 
     def wake(self, tables: Tables) -> None:
-        """Go on with the partitions that waited for other tables than they knew."""
+        """Go on with the partitions that waited for other tables than they knew, or only for their next record."""
         for owned in self._ownership.waiting():
-            if owned.tables is not tables:
+            if owned.tables is not tables or (owned.cut is not None and owned.cut.again):
                 owned.goes_on()
                 self._consumer.reposition(owned.partition, owned.progress.next_offset)
 

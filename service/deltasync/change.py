@@ -31,12 +31,17 @@ class Log(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What Kafka delivers: bytes at an offset of a partition."""
+    """What Kafka delivers: bytes at an offset of a partition.
+
+    `moves` is true for a delete whose row goes on under another key (header `__debezium.newkey`): the next record
+    of its partition that has a value is the row under its new key.
+    """
 
     partition: Partition
     offset: int
     key: bytes | None
     value: bytes | None
+    moves: bool = False
 
 
 class Op(StrEnum):
@@ -66,7 +71,8 @@ class Change(NamedTuple):
     """One row change: `key` and `row` are the raw JSON of the key and of the row after the change.
 
     `row` is None for deletes and truncates, `key` for truncates. `incremental` marks the reads of an
-    incremental snapshot, which are interleaved with streamed changes.
+    incremental snapshot, which are interleaved with streamed changes. `old_key` is the key that the row
+    had until this change gave it another one.
     """
 
     table: TableId
@@ -77,3 +83,4 @@ class Change(NamedTuple):
     partition: Partition
     offset: int
     incremental: bool = False
+    old_key: bytes | None = None

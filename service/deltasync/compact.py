@@ -15,9 +15,20 @@ from deltasync.debezium.rows import RowDecoder
 from deltasync.errors import RecordError
 from deltasync.table import TableId
 
-# The changes of one key that still matter, oldest first: a delete alone, or rows of which each but
-# the first may lack values.
-Chain = tuple[Change, ...]
+
+class Chain(NamedTuple):
+    """The changes of one key that still matter, oldest first: a delete alone, or rows that may lack values.
+
+    Only the first of them may have all of its values. `origin` is the key under which the replica holds what they
+    lack, where the key was changed since.
+    """
+
+    changes: tuple[Change, ...]
+    origin: bytes | None = None
+
+    @property
+    def newest(self) -> Change:
+        return self.changes[-1]
 
 
 class Compacted(NamedTuple):
@@ -43,15 +54,25 @@ class _Fold:
         if change.key is None:
             raise _keyless(change)
         key = self.decoder.identity(change.key)
-        older = self.last.get(key)
+        older = self.last.get(key) if change.old_key is None else self._moved(change, change.old_key)
         if older is None or not self._may_need(older, change):
-            self.last[key] = (change,)
+            self.last[key] = Chain((change,))
         else:
-            self.last[key] = (*older, change)
+            self.last[key] = Chain((*older.changes, change), older.origin)
+
+    def _moved(self, change: Change, old_key: bytes) -> Chain:
+        """What is known of the row under the key that it has left, which is a deleted one now."""
+        key = self.decoder.identity(old_key)
+        older = self.last.get(key)
+        self.last[key] = Chain((change._replace(op=Op.DELETE, key=old_key, row=None, old_key=None),))
+        if older is None or older.newest.row is None:
+            return Chain((), old_key)
+        return older if older.origin is not None else Chain(older.changes, old_key)
 
     def _may_need(self, older: Chain, change: Change) -> bool:
-        """True where the change may lack values that an older row of its key has."""
-        return change.row is not None and older[-1].row is not None and self.decoder.may_lack_values(change.row)
+        """True where the change may lack values that an older row has."""
+        known = older.origin is not None or older.newest.row is not None
+        return known and change.row is not None and self.decoder.may_lack_values(change.row)
 
 
 def compact(changes: Iterable[Change], decoders: Mapping[TableId, RowDecoder]) -> dict[TableId, Compacted]:

@@ -30,12 +30,16 @@ class Taken(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """Where a partition is read no further: at `offset`. It waits until more is known of its table, or stops."""
+    """Where a partition is read no further: at `offset`. It waits until more is known of its table, or stops.
+
+    With `again` it only waits for its next record, and is soon read again.
+    """
 
     partition: Partition
     offset: int
     error: DeltasyncError
     waits: bool
+    again: bool = False
 
 
 class Intake(NamedTuple):
@@ -92,24 +96,67 @@ def take(
     A record that cannot be read cuts its partition; those before it, and other partitions, go on. `spread` names
     the topics of several partitions: where their table was truncated, nobody knows which rows came before.
     """
-    taken: list[Taken] = []
-    cuts: dict[Partition, Cut] = {}
-    now: dict[Partition, Progress] = dict(at)
+    taking = _Taking(at, tables, spread)
     for record in records:
-        progress = now.get(record.partition)
+        taking.take(record)
+    return taking.end()
+
+
+class _Taking:
+    """One poll's records on their way in."""
+
+    def __init__(self, at: Mapping[Partition, Progress], tables: Tables, spread: Collection[str]) -> None:
+        self._now = dict(at)
+        self._tables = tables
+        self._spread = spread
+        self._taken: list[Taken] = []
+        self._cuts: dict[Partition, Cut] = {}
+        # Deletes whose rows go on under another key, and have not come yet.
+        self._halves: dict[Partition, Change] = {}
+
+    def take(self, record: Record) -> None:
+        progress = self._now.get(record.partition)
         if progress is None or record.offset < progress.next_offset:
-            continue
+            return
+        if record.value is None and record.partition in self._halves:
+            return  # the tombstone of a delete
         try:
-            result = _take_one(record, progress, tables, spread)
+            result = _take_one(record, progress, self._tables, self._spread)
         except RecordError as error:
             result = Cut(record.partition, record.offset, error, waits=False)
+        half = self._halves.pop(record.partition, None)
         if isinstance(result, Cut):
-            cuts[record.partition] = result
-            del now[record.partition]
+            self._cut(result)
+        elif record.moves and result.change is not None and record.partition.topic not in self._spread:
+            self._halves[record.partition] = result.change
         else:
-            now[record.partition] = result.progress
-            taken.append(result)
-    return Intake(taken, cuts)
+            self._add(result if half is None else _joined(half, result, progress))
+
+    def end(self) -> Intake:
+        for half in self._halves.values():
+            self._cut(_half_come(half))
+        return Intake(self._taken, self._cuts)
+
+    def _add(self, one: Taken) -> None:
+        self._now[one.partition] = one.progress
+        self._taken.append(one)
+
+    def _cut(self, cut: Cut) -> None:
+        self._cuts[cut.partition] = cut
+        self._now.pop(cut.partition, None)
+
+
+def _joined(half: Change, one: Taken, before: Progress) -> Taken:
+    """The row under its new key, told which one it had: one change, with the progress behind both.
+
+    What else follows the first half is a connector that died between the two: it sends both again, so the half is
+    passed over.
+    """
+    change = one.change
+    if change is None or change.op is not Op.CREATE or change.position != half.position:
+        return one
+    progress = rule.applied(rule.applied(before, half), change)
+    return one._replace(progress=progress, change=change._replace(old_key=half.key))
 
 
 def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collection[str]) -> Taken | Cut:
@@ -127,6 +174,14 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
     if obstacle is not None:
         return obstacle(change)
     return Taken(partition, offset, rule.applied(progress, change), change)
+
+
+def _half_come(half: Change) -> Cut:
+    error = RecordError(
+        f"The key of a row of {half.table} changed ({_at(half)}), and the row under its new key has not come yet.",
+        remedy="It follows in a moment. If it does not, see whether the connector runs: deltasync connectors status.",
+    )
+    return Cut(half.partition, half.offset, error, waits=True, again=True)
 
 
 def _truncated(change: Change) -> RecordError:

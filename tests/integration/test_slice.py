@@ -76,6 +76,31 @@ def test_unchanged_large_values_stay(flow: Flow) -> None:
     flow.wait_equal(*TABLES)
 
 
+def test_large_values_stay_with_rows_whose_keys_change(flow: Flow) -> None:
+    """The new key's record does not carry them: alone, in a chain, and where two rows of one transaction swap keys."""
+    flow.set_up("CREATE SCHEMA shop; CREATE TABLE shop.doc (id numeric PRIMARY KEY, n int, big text, tags text[])")
+    flow.source.execute("ALTER TABLE shop.doc ALTER big SET STORAGE EXTERNAL, ALTER tags SET STORAGE EXTERNAL")
+    worker = flow.start_worker()
+    row = "SELECT id, 0, repeat(id::text, 9000), ARRAY[repeat('x', 9000 + id)] FROM generate_series(1, 40) id"
+    flow.source.execute(f"INSERT INTO shop.doc {row}")
+    flow.wait_equal("shop.doc")
+
+    flow.source.execute("UPDATE shop.doc SET id = 101 WHERE id = 1; UPDATE shop.doc SET id = 2.00, n = 5 WHERE id = 2")
+    flow.wait_equal("shop.doc")
+    assert worker.stop() == 0
+    with flow.source.transaction():
+        flow.source.execute("UPDATE shop.doc SET id = 100 WHERE id = 3; UPDATE shop.doc SET id = 3 WHERE id = 4")
+        flow.source.execute("UPDATE shop.doc SET id = 4, n = 1 WHERE id = 100; UPDATE shop.doc SET n = 2 WHERE id = 3")
+    flow.source.execute("UPDATE shop.doc SET id = id + 1000 WHERE id BETWEEN 10 AND 30")
+    flow.source.execute(f"INSERT INTO shop.doc {row} WHERE id IN (12, 14)".replace("9000", "9001", 1))
+    flow.source.execute(
+        "UPDATE shop.doc SET id = id + 1000 WHERE id BETWEEN 1010 AND 1015; DELETE FROM shop.doc WHERE id = 1020"
+    )
+    flow.env["DELTASYNC_BATCH_ROWS_MAX"] = "7"
+    flow.start_worker()
+    flow.wait_equal("shop.doc")
+
+
 def test_new_table_is_captured_from_its_first_row(flow: Flow) -> None:
     """A table created while everything runs appears on the replica, rows of its own transaction included."""
     flow.set_up(SCHEMA)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.unit.make import P0, PLACEHOLDER, TABLE, column, described, envelope, record
 
-from deltasync.change import Partition
+from deltasync.change import Partition, Record
 from deltasync.intake import Intake, Tables, take
 from deltasync.progress import Progress
 from deltasync.replica.tables import CANARY
@@ -83,6 +83,66 @@ def test_older_records_are_skipped_and_counted() -> None:
 
     assert [one.change is not None for one in found.taken] == [True, True, False, False, True]
     assert found.taken[-1].progress[:4] == (5, (7, 7), 10, 2)
+
+
+def _key_change(offset: int, *, at: str = '["5","6"]') -> list[Record]:
+    """The two records that Debezium makes of one UPDATE of a key."""
+    half = record(envelope("d", sequence=at), offset, key={"id": 1})._replace(moves=True)
+    return [half, record(envelope("c", sequence=at), offset + 1, key={"id": 2})]
+
+
+def test_a_key_change_is_one_change() -> None:
+    """Its halves are taken together, a tombstone between them or not, and both are skipped when they come again."""
+    for between in ([], [record(None, 1)]):
+        halves = _key_change(0)
+        records = [halves[0], *between, halves[1]._replace(offset=1 + len(between))]
+        found = take(records, {P0: Progress()}, _tables(t=described()))
+
+        (one,) = found.taken
+        assert one.change is not None
+        assert (one.change.key, one.change.old_key) == (halves[1].key, halves[0].key)
+        assert (one.progress.next_offset, found.cuts) == (len(records), {})
+        again = take(_key_change(5), {P0: one.progress}, _tables(t=described()))
+        assert [taken.change for taken in again.taken] == [None, None]
+        assert again.taken[-1].progress.skipped == 2
+
+
+def test_half_a_key_change_waits_for_the_other() -> None:
+    """Applied alone it would delete the values that the other half does not carry."""
+    found = take(
+        [record(envelope("c"), 0), _key_change(1, at='["15","16"]')[0]], {P0: Progress()}, _tables(t=described())
+    )
+
+    assert [one.offset for one in found.taken] == [0]
+    assert (found.cuts[P0].offset, found.cuts[P0].waits, found.cuts[P0].again) == (1, True, True)
+
+
+def test_half_a_key_change_is_passed_over_where_the_connector_died_behind_it() -> None:
+    """It sends what it had not confirmed again, both halves of this change with it."""
+    records = [
+        record(envelope("c", sequence='["5","5"]'), 0),
+        _key_change(1)[0],
+        record(envelope("c", sequence='["5","5"]'), 2),
+        *_key_change(3),
+    ]
+    found = take(records, {P0: Progress()}, _tables(t=described()))
+
+    assert [(one.offset, one.change and one.change.old_key) for one in found.taken] == [
+        (0, None),
+        (2, None),
+        (4, records[1].key),
+    ]
+    assert [one.change is not None for one in found.taken] == [True, False, True]
+
+
+def test_among_several_partitions_a_key_change_is_a_delete_and_an_insert() -> None:
+    """Its halves travel in different ones."""
+    found = take(_key_change(0), {P0: Progress()}, _tables(t=described()), {P0.topic})
+
+    assert [one.change and (one.change.op.value, one.change.old_key) for one in found.taken] == [
+        ("d", None),
+        ("c", None),
+    ]
 
 
 def test_a_truncate_among_several_partitions_stops_its_own() -> None:

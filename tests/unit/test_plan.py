@@ -56,8 +56,30 @@ def test_an_absent_column_is_left_out() -> None:
     assert [rows.columns for rows in found.upserts] == [("id", "a"), ("id", "a", "b")]
 
 
+def test_a_row_under_another_key_takes_what_it_lacks_from_the_old_one() -> None:
+    """On the replica, where it still is; the old key is deleted."""
+    moved = change("c", 2, row={"id": 2, "a": PLACEHOLDER, "b": "1"}, old_key=b'{"id":1}')
+    found = _plan(moved)
+
+    (moves,) = found.moves
+    assert (moves.rows.columns, moves.rows.values, moves.lacking) == (("id", "b"), [["2"], ["1"]], ("a",))
+    assert (moves.origins.columns, moves.origins.values) == (("id",), [["1"]])
+    assert found.deletes is not None
+    assert found.deletes.values == [["1"]]
+    assert (found.upserts, found.updates) == ([], [])
+
+
+def test_a_row_under_another_key_takes_what_it_lacks_from_the_same_batch() -> None:
+    """Then it is whole, and an upsert."""
+    moved = change("c", 2, row={"id": 2, "a": PLACEHOLDER, "b": "1"}, old_key=b'{"id":1}')
+    found = _plan(change("c"), moved)
+
+    assert [rows.values for rows in found.upserts] == [[["2"], ["x"], ["1"]]]
+    assert found.moves == []
+
+
 def test_a_new_row_without_its_value_is_refused() -> None:
-    """A key change leaves unchanged large values out; they are nowhere to be found."""
+    """Which row had it is not known: the records of a topic with several partitions do not say."""
     with pytest.raises(RecordError, match="REPLICA IDENTITY FULL"):
         _plan(change("d"), change("c", 2, row={"id": 2, "a": PLACEHOLDER, "b": "1"}))
 

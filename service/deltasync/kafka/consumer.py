@@ -33,6 +33,9 @@ _ADMIN_TIMEOUT_S = 10.0
 _TELL_EVERY_S = 10.0
 _START_TIMEOUT_S = 6.0
 _RECHECK_TIMEOUT_S = 2.0
+# How a delete's envelope says so, and the header of one whose row goes on under another key.
+_DELETE = b'"op":"d"'
+_NEW_KEY = "__debezium.newkey"
 # These would break the promise: offsets are committed after the ledger, and never reset.
 _OURS = frozenset(
     {"enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "group.id", "bootstrap.servers"}
@@ -108,7 +111,7 @@ class Consumer:
             partition = Partition(message.topic() or "", message.partition() or 0)
             error = message.error()
             if error is None:
-                found.append(Record(partition, message.offset() or 0, _bytes(message.key()), _bytes(message.value())))
+                found.append(_record(partition, message))
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 - its public name
                 self._owner.on_missing(partition)
             elif error.fatal():
@@ -226,6 +229,18 @@ def _unreachable(error: KafkaException) -> UnreachableError:
         f"Kafka did not answer: {error.args[0].str()}.",
         remedy="See whether the broker at DELTASYNC_KAFKA_BOOTSTRAP is up, and the service may read its topics.",
     )
+
+
+def _record(partition: Partition, message: Message) -> Record:
+    value = _bytes(message.value())
+    # Headers cost microseconds: they are looked at only where the value may be a delete's.
+    moves = value is not None and _DELETE in value and _has_new_key(message)
+    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves)
+
+
+def _has_new_key(message: Message) -> bool:
+    found = message.headers() or ()
+    return any(header[0] == _NEW_KEY for header in (found.items() if isinstance(found, dict) else found))
 
 
 def _size(records: Iterable[Record]) -> int:

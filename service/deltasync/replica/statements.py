@@ -21,9 +21,34 @@ _KEY_TEXT_VARIES = frozenset({"numeric"})
 def unnested(target: Table, columns: Sequence[str]) -> sql.Composed:
     """`(SELECT u.a::type … FROM unnest($1::text[], …) AS u(a, …)) AS s`: one parameter per column."""
     casts = [sql.SQL("u.{0}::{1} AS {0}").format(sql.Identifier(name), _type(target, name)) for name in columns]
-    arrays = sql.SQL(", ").join([sql.SQL("%s::text[]")] * len(columns))
     return sql.SQL("(SELECT {} FROM unnest({}) AS u({})) AS s").format(
-        sql.SQL(", ").join(casts), arrays, _names(columns)
+        sql.SQL(", ").join(casts), _arrays(columns), _names(columns)
+    )
+
+
+def fetch(target: Table, key: Sequence[str], columns: Sequence[str]) -> sql.Composed:
+    """The texts of `columns` of the rows with these keys, in the keys' order: one array of texts per key column.
+
+    A row that is not there is left out.
+    """
+    names = [f"k{number}" for number in range(len(key))]
+    keys = [
+        sql.SQL("u.{0}::{1} AS {0}").format(sql.Identifier(k), _type(target, c))
+        for k, c in zip(names, key, strict=True)
+    ]
+    same = [
+        sql.SQL("t.{} = s.{}").format(sql.Identifier(c), sql.Identifier(k)) for k, c in zip(names, key, strict=True)
+    ]
+    return sql.SQL(
+        "SELECT {} FROM (SELECT {}, u.place FROM unnest({}) WITH ORDINALITY AS u({}, place)) AS s"
+        " JOIN {} AS t ON {} ORDER BY s.place"
+    ).format(
+        sql.SQL(", ").join(sql.SQL("t.{}::text").format(sql.Identifier(name)) for name in columns),
+        sql.SQL(", ").join(keys),
+        _arrays(key),
+        _names(names),
+        _table(target),
+        sql.SQL(" AND ").join(same),
     )
 
 
@@ -86,6 +111,10 @@ def update(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
         source,
         _same_key(target.primary_key),
     )
+
+
+def _arrays(columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join([sql.SQL("%s::text[]")] * len(columns))
 
 
 def _varies(target: Table, name: str) -> bool:

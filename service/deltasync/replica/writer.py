@@ -9,7 +9,7 @@ from psycopg import sql
 
 from deltasync.debezium.rows import Rows
 from deltasync.errors import RecordError
-from deltasync.plan import TablePlan
+from deltasync.plan import Moves, TablePlan
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.copy_text import copy_text
 from deltasync.replica import statements
@@ -58,12 +58,13 @@ class Writer:
 
     def _write(self, plan: TablePlan) -> int:
         target = self._target(plan.table)
+        moved = [self._fetched(target, moves) for moves in plan.moves]
         written = 0
         if plan.truncate:
             self._connection.execute(statements.truncate(target))
         if plan.deletes is not None:
             written += self._execute(statements.delete, target, plan.deletes)
-        for rows in plan.upserts:
+        for rows in (*plan.upserts, *moved):
             written += self._execute(statements.upsert, target, rows)
         for rows in plan.updates:
             found = self._execute(statements.update, target, rows)
@@ -71,6 +72,15 @@ class Writer:
                 raise _rows_missing(target, rows.count - found)
             written += found
         return written
+
+    def _fetched(self, target: Table, moves: Moves) -> Rows:
+        """Rows that change their key, whole: what did not travel is read from where the replica still has it."""
+        query = statements.fetch(target, moves.origins.columns, moves.lacking)
+        found = self._connection.execute(query, moves.origins.values).fetchall()
+        if len(found) != moves.rows.count:
+            raise _rows_missing(target, moves.rows.count - len(found))
+        values = [list(column) for column in zip(*found, strict=True)]
+        return Rows((*moves.rows.columns, *moves.lacking), [*moves.rows.values, *values])
 
     def _execute(self, statement: _Statement, target: Table, rows: Rows) -> int:
         if rows.count <= UNNEST_ROWS_MAX:

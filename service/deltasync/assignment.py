@@ -135,6 +135,11 @@ class Assignment:
         if owned.waits(cut, tables) and not cut.again:
             log.warning("partition waits", partition=str(cut.partition), reason=cut.error.what, do=cut.error.remedy)
 
+    def waited(self, partition: Partition, offset: int) -> bool:
+        """True if this record was the one that its partition waited at last."""
+        owned = self._ownership.get(partition)
+        return owned is not None and owned.cut is not None and owned.cut.offset == offset
+
     def stop(self, partition: Partition, error: DeltasyncError) -> None:
         """Read a partition no further until its ledger is moved by hand, or it is assigned anew."""
         owned = self._ownership.get(partition)

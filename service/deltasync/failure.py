@@ -24,6 +24,10 @@ _PASSING = (
 )
 
 
+_FOREIGN_KEY = "23503"
+_NOT_UNIQUE = ("23505", "23P01")
+
+
 class Verdict(Enum):
     """What to do about an error."""
 
@@ -51,6 +55,16 @@ def verdict(error: BaseException) -> Verdict:
         # The driver noticed by itself: the connection is gone, or a value was not text.
         return Verdict.RETRY if type(below).__name__ in ("OperationalError", "InterfaceError") else Verdict.STOP
     return Verdict.RETRY if state.startswith(_PASSING) else Verdict.STOP
+
+
+def lacks_parent(error: BaseException) -> bool:
+    """True where a row references one that is not there (yet)."""
+    return getattr(driver_error(error), "sqlstate", None) == _FOREIGN_KEY
+
+
+def lacks_room(error: BaseException) -> bool:
+    """True where a unique value is still another row's."""
+    return getattr(driver_error(error), "sqlstate", None) in _NOT_UNIQUE
 
 
 def driver_error(error: BaseException) -> BaseException | None:

@@ -18,8 +18,8 @@ from deltasync.assignment import Assignment
 from deltasync.change import Op, Partition, Record
 from deltasync.compact import compact
 from deltasync.errors import DeltasyncError, RecordError, UnreachableError
-from deltasync.failure import Verdict, describe, verdict
-from deltasync.intake import Intake, Tables, Taken
+from deltasync.failure import Verdict, describe, lacks_parent, lacks_room, verdict
+from deltasync.intake import Cut, Intake, Tables, Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
@@ -126,10 +126,23 @@ class Pipeline:
                 raise
             parts = _narrower(taken)
             if len(parts) == 1:
-                self._assignment.stop(taken[0].partition, _blame(taken[0], error))
+                self._block(taken[0], error)
             else:
                 for part in parts:
                     self._apply_or_narrow(part)
+
+    def _block(self, taken: Taken, error: BaseException) -> None:
+        """Read a partition no further than this record: until the row that it references has come, or for good.
+
+        Where a unique value is still another row's, a batch that ended here may have cut a transaction that hands
+        it on: once more the batch begins here.
+        """
+        blame = _blame(taken, error)
+        awaits = lacks_parent(error) and self._settings.replica.constraints == "ordered"
+        if awaits or (lacks_room(error) and not self._assignment.waited(taken.partition, taken.offset)):
+            self._assignment.block(Cut(taken.partition, taken.offset, blame, waits=True, again=True), self._tables)
+        else:
+            self._assignment.stop(taken.partition, blame)
 
     def _apply(self, taken: Sequence[Taken]) -> None:
         changes = [one.change for one in taken if one.change is not None]

@@ -114,6 +114,7 @@ class Replica(Database):
     """The database that is kept equal."""
 
     synchronous_commit: Literal["off", "on"] = "off"
+    constraints: Literal["replica-role", "ordered"] = "replica-role"
     retry_s_max: float = Field(300.0, gt=0)
 
 

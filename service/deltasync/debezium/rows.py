@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -48,6 +49,26 @@ class Rows:
     @property
     def count(self) -> int:
         return len(self.values[0]) if self.values else 0
+
+    def only(self, columns: Sequence[str]) -> Rows:
+        """The same rows with these columns alone, in this order."""
+        return Rows(tuple(columns), [self.values[self.columns.index(name)] for name in columns])
+
+
+def joined(parts: Iterable[Rows]) -> list[Rows]:
+    """The rows of all parts, those with the same columns together."""
+    alike: dict[frozenset[str], list[Rows]] = {}
+    for part in parts:
+        alike.setdefault(frozenset(part.columns), []).append(part)
+    return [_joined(found) for found in alike.values()]
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    if len(parts) == 1:
+        return parts[0]
+    columns = parts[0].columns
+    ordered = [part.only(columns).values for part in parts]
+    return Rows(columns, [list(chain.from_iterable(column)) for column in zip(*ordered, strict=True)])
 
 
 class UnknownColumnError(Exception):

@@ -108,8 +108,26 @@ class Replica:
     def _begin(self) -> _Transaction:
         if self._connection is None:
             self._connection = open_replica(self._settings, name="run")
-            self._writer = Writer(driver(self._connection))
+            ordered = self._settings.replica.constraints == "ordered"
+            if not ordered:
+                _take_replica_role(driver(self._connection))
+            self._writer = Writer(driver(self._connection), ordered=ordered)
         return _Transaction(self, self._connection)
+
+
+def _take_replica_role(connection: psycopg.Connection) -> None:
+    """Foreign keys are not checked, and only triggers that were enabled for replicas fire."""
+    try:
+        connection.execute("SET session_replication_role = replica")
+        connection.commit()
+    except psycopg.errors.InsufficientPrivilege:
+        raise RefusedError(
+            f"The role {connection.info.user} may not set session_replication_role on the replica.",
+            remedy=(
+                "Run deltasync replica setup with a superuser in DELTASYNC_REPLICA_ADMIN_DSN: it grants that. Where "
+                'nobody can, set constraints = "ordered" in [replica]: foreign keys and triggers then act as usual.'
+            ),
+        ) from None
 
 
 class _Transaction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 import psycopg
@@ -88,7 +89,16 @@ def _role(connection: psycopg.Connection, settings: Settings) -> tuple[str, bool
     )
     if connection.info.user != name:
         connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(name)))
+    if settings.replica.constraints == "replica-role":
+        _grant_replica_role(connection, name)
     return name, not exists
+
+
+def _grant_replica_role(connection: psycopg.Connection, role: str) -> None:
+    """Let the service pass foreign keys and triggers by; where this role may not grant that, `run` says so."""
+    with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+        statement = sql.SQL("GRANT SET ON PARAMETER session_replication_role TO {}")
+        connection.execute(statement.format(sql.Identifier(role)))
 
 
 def _tables_of_ours(core: sa.Connection) -> None:

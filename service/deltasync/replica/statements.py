@@ -70,9 +70,12 @@ def staged(stage: str) -> sql.Composed:
     return sql.SQL("{} AS s").format(sql.Identifier("pg_temp", stage))
 
 
-def truncate(target: Table) -> sql.Composed:
-    """Empty the table; other tables are left alone, as each has a record of its own."""
-    return sql.SQL("TRUNCATE {}").format(_table(target))
+def truncate(target: Table, *, referenced: bool) -> sql.Composed:
+    """Empty the table; other tables are left alone, as each has a record of its own.
+
+    PostgreSQL truncates no table that foreign keys reference, even where they are not checked.
+    """
+    return sql.SQL("DELETE FROM {}" if referenced else "TRUNCATE {}").format(_table(target))
 
 
 def delete(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
@@ -96,6 +99,25 @@ def upsert(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
         )
     return sql.SQL("INSERT INTO {} AS t ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ON CONFLICT ({}) DO {}").format(
         _table(target), _names(columns), _qualified("s", columns), source, _names(target.primary_key), action
+    )
+
+
+def replace(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
+    """Delete the rows with the source's keys and insert the source's rows, in one statement.
+
+    A unique value may go from any of these rows to any other. Foreign keys are checked when the statement ends, and
+    find the keys there again. Counting what was deleted makes PostgreSQL delete all before it inserts anything.
+    """
+    return sql.SQL(
+        "WITH s AS MATERIALIZED (SELECT * FROM {}), gone AS (DELETE FROM {} AS t USING s WHERE {} RETURNING 1)"
+        " INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM s, (SELECT count(*) FROM gone) AS all_gone"
+    ).format(
+        source,
+        _table(target),
+        _same_key(target.primary_key),
+        _table(target),
+        _names(columns),
+        _qualified("s", columns),
     )
 
 

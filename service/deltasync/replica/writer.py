@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
 
-from deltasync.debezium.rows import Rows
+from deltasync.debezium.rows import Rows, joined
 from deltasync.errors import RecordError
 from deltasync.plan import Moves, TablePlan
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.copy_text import copy_text
-from deltasync.replica import statements
+from deltasync.replica import constraints, statements
+from deltasync.replica.constraints import NONE, Constraints, parents_first
 from deltasync.table import Column, Table, TableId
 
 # Up to here one round trip with arrays is faster than filling a temporary table.
@@ -29,49 +31,102 @@ _BOUNDED = frozenset({"bpchar", "bit"})
 _Statement = Callable[[Table, Sequence[str], sql.Composable], sql.Composed]
 
 
+class _Work(NamedTuple):
+    """A plan on the replica's own table: `upserts` are whole, `updates` leave columns alone."""
+
+    target: Table
+    truncate: bool
+    deletes: Rows | None
+    upserts: list[Rows]
+    updates: list[Rows]
+
+
 class Writer:
     """Writes rows; remembers the replica's tables and the temporary tables of its connection.
 
     After a failed transaction make a new one with a new connection: what it remembers may be gone.
     """
 
-    def __init__(self, connection: psycopg.Connection) -> None:
+    def __init__(self, connection: psycopg.Connection, *, ordered: bool = False) -> None:
         self._connection = connection
+        self._ordered = ordered
         self._targets: dict[TableId, Table] = {}
+        self._constraints: dict[TableId, Constraints] = {}
         self._stages: dict[tuple[str, TableId, tuple[str, ...]], str] = {}
         self._made = 0
 
     def write(self, plans: Iterable[TablePlan]) -> int:
-        """Carry out the plans in order; returns how many rows were written.
+        """Carry out the plans; returns how many rows were written.
 
-        Raises RecordError where a table is missing or a row that must be there is not, and
-        psycopg.Error for what the database refuses.
+        Where foreign keys are checked, rows are deleted before those that they reference, and inserted after them.
+        Raises RecordError where a table is missing or a row that must be there is not, and psycopg.Error for
+        what the database refuses.
         """
-        return sum(self._write(plan) for plan in plans)
+        works = {plan.table.id: self._work(plan) for plan in plans}
+        order = list(works)
+        if self._ordered:
+            self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
+            order = parents_first(works, self._constraints)
+        deleted = sum(self._delete(works[table]) for table in reversed(order))
+        return deleted + sum(self._put(works[table]) for table in order)
 
     def forget(self, schemas: Iterable[str]) -> None:
         """Read the tables of these schemas again: they were changed."""
         gone = set(schemas)
         self._targets = {id_: table for id_, table in self._targets.items() if id_.schema not in gone}
+        self._constraints = {id_: found for id_, found in self._constraints.items() if id_.schema not in gone}
         for key in [key for key in self._stages if key[1].schema in gone]:
             self._connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("pg_temp", self._stages.pop(key))))
 
-    def _write(self, plan: TablePlan) -> int:
+    def _work(self, plan: TablePlan) -> _Work:
+        """What is to be done to a table, with all that has to be read before anything is written."""
         target = self._target(plan.table)
         moved = [self._fetched(target, moves) for moves in plan.moves]
-        written = 0
-        if plan.truncate:
-            self._connection.execute(statements.truncate(target))
-        if plan.deletes is not None:
-            written += self._execute(statements.delete, target, plan.deletes)
-        for rows in (*plan.upserts, *moved):
-            written += self._execute(statements.upsert, target, rows)
-        for rows in plan.updates:
-            found = self._execute(statements.update, target, rows)
+        return _Work(target, plan.truncate, plan.deletes, joined([*plan.upserts, *moved]), plan.updates)
+
+    def _delete(self, work: _Work) -> int:
+        if work.truncate:
+            referenced = self._constraints.get(work.target.id, NONE).referenced
+            self._connection.execute(statements.truncate(work.target, referenced=referenced))
+        if work.deletes is None:
+            return 0
+        return self._execute(statements.delete, work.target, work.deletes)
+
+    def _put(self, work: _Work) -> int:
+        known = self._constraints.get(work.target.id, NONE)
+        if not known.unique or not (work.upserts or work.updates):
+            return self._upsert(work)
+        stages = dict(self._stages)
+        try:
+            with self._connection.transaction():
+                return self._upsert(work)
+        except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation):
+            if self._ordered and known.cascades:
+                raise
+        self._stages = stages  # what was made meanwhile went with the savepoint
+        return self._replace(work)
+
+    def _upsert(self, work: _Work) -> int:
+        written = sum(self._execute(statements.upsert, work.target, rows) for rows in work.upserts)
+        for rows in work.updates:
+            found = self._execute(statements.update, work.target, rows)
             if found != rows.count:
-                raise _rows_missing(target, rows.count - found)
+                raise _rows_missing(work.target, rows.count - found)
             written += found
         return written
+
+    def _replace(self, work: _Work) -> int:
+        """Write rows among which a unique value moves: whole, after those that are there under their keys are gone."""
+        groups = joined([*work.upserts, *(self._completed(work.target, rows) for rows in work.updates)])
+        if len(groups) > 1:  # their columns differ, so that one statement cannot write them all
+            for rows in groups:
+                self._execute(statements.delete, work.target, rows.only(work.target.primary_key))
+        return sum(self._execute(statements.replace, work.target, rows) for rows in groups)
+
+    def _completed(self, target: Table, rows: Rows) -> Rows:
+        """Rows that lack values, whole: what did not travel is on the replica."""
+        lacking = tuple(c.name for c in target.stored_columns if c.name not in rows.columns)
+        return self._fetched(target, Moves(rows, lacking, rows.only(target.primary_key)))
 
     def _fetched(self, target: Table, moves: Moves) -> Rows:
         """Rows that change their key, whole: what did not travel is read from where the replica still has it."""
@@ -112,6 +167,7 @@ class Writer:
             # Not looked at yet, or changed since by another worker or by its operator.
             self.forget([table.schema])
             self._targets.update({t.id: t for t in describe_tables(self._connection, [table.schema])})
+            self._constraints.update(constraints.load(self._connection, [table.schema]))
             known = self._targets.get(table.id)
         if known is None:
             raise _table_missing(table)

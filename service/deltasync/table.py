@@ -21,6 +21,17 @@ class TableId(NamedTuple):
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 
+    @property
+    def sql(self) -> str:
+        """The name as a statement needs it, quoted, for remedies that are pasted."""
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
 
 class TypeName(msgspec.Struct, frozen=True):
     """A type by its catalog name: `pg_catalog.int4`, `shop.order_status`."""

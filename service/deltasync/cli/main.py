@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from deltasync import __version__
-from deltasync.cli import connectors, demo, lag, ledger, local, logs, output, replica, run, settings, source, wait
+from deltasync.cli import (
+    check,
+    connectors,
+    demo,
+    lag,
+    ledger,
+    local,
+    logs,
+    output,
+    replica,
+    run,
+    settings,
+    source,
+    wait,
+)
 from deltasync.errors import DeltasyncError, RefusedError, UnreachableError
 from deltasync.failure import Verdict, describe, driver_error, verdict
 
@@ -26,6 +40,7 @@ app.add_typer(source.app, name="source")
 app.add_typer(replica.app, name="replica")
 app.add_typer(ledger.app, name="ledger")
 app.command()(run.run)
+app.command()(check.check)
 app.command("lag")(lag.show)
 app.command()(wait.wait)
 app.command()(settings.settings)

@@ -49,6 +49,13 @@ def is_streaming(offsets: Sequence[Offset]) -> bool:
     return bool(stored) and not any("snapshot" in offset for offset in stored)
 
 
+class Plugin(msgspec.Struct, frozen=True):
+    """A connector's class that Connect's workers have, and its version."""
+
+    class_: str = msgspec.field(name="class")
+    version: str = ""
+
+
 class _Offsets(msgspec.Struct):
     offsets: tuple[Offset, ...] = ()
 
@@ -113,6 +120,10 @@ class ConnectClient:
         """All connectors of this Connect, by name."""
         listed = self._decode(self._send("GET", "/connectors?expand=status"), dict[str, _Listed])
         return [listed[name].status for name in sorted(listed)]
+
+    def plugins(self) -> list[Plugin]:
+        """The connectors that are installed on the worker that answers."""
+        return self._decode(self._send("GET", "/connector-plugins"), list[Plugin])
 
     def status(self, name: str) -> Status:
         """For a moment after its creation a connector has none: NoConnectorError."""

@@ -86,15 +86,20 @@ def check(name: str, config: Mapping[str, str], *, unavailable_value: str | None
 
     `unavailable_value` is the setting of that name. Raises RefusedError naming every setting and its reason.
     """
-    if config.get("connector.class") not in _POSTGRES:
-        return
-    refused = [*_refusals(config), *_refused_placeholder(config, unavailable_value)]
+    refused = refusals(config, unavailable_value)
     if refused:
         listed = "; ".join(f"{found.key} = {found.value} ({found.why})" for found in refused)
         raise RefusedError(
             f"The connector {name} would lose or alter values: {listed}.",
             remedy="Take these values from the shipped source-postgres.json; connectors/README.md says more.",
         )
+
+
+def refusals(config: Mapping[str, str], unavailable_value: str | None) -> list[Refusal]:
+    """What `check` refuses, setting by setting; nothing where it is no PostgreSQL connector of Debezium's."""
+    if config.get("connector.class") not in _POSTGRES:
+        return []
+    return [*_refusals(config), *_refused_placeholder(config, unavailable_value)]
 
 
 def _refusals(config: Mapping[str, str]) -> Iterator[Refusal]:

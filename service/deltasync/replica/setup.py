@@ -23,7 +23,7 @@ from deltasync.table import Table
 
 # One set-up at a time; an arbitrary number that is ours.
 _LOCK = 0x64656C74
-_SERVER_VERSION_MIN = 150_000
+SERVER_VERSION_MIN = 150_000
 
 
 class Report(NamedTuple):
@@ -42,7 +42,7 @@ def setup(settings: Settings) -> Report:
     with alchemy(lambda: connect(settings.replica.admin_conninfo() or "", name="replica setup")) as core, core.begin():
         connection = driver(core)
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        if connection.info.server_version < _SERVER_VERSION_MIN:
+        if connection.info.server_version < SERVER_VERSION_MIN:
             raise RefusedError("The replica's PostgreSQL is older than 15.", remedy="Use PostgreSQL 15 or newer.")
         role, made = _role(connection, settings)
         _grants(connection, role, {table.schema for table in described} | set(settings.source.schemas))

@@ -163,7 +163,7 @@ class Writer:
     def _target(self, table: Table) -> Table:
         """The replica's table of this name, which must have the columns and the key of the source's."""
         known = self._targets.get(table.id)
-        if known is None or _misfit(table, known) is not None:
+        if known is None or misfit(table, known) is not None:
             # Not looked at yet, or changed since by another worker or by its operator.
             self.forget([table.schema])
             self._targets.update({t.id: t for t in describe_tables(self._connection, [table.schema])})
@@ -171,23 +171,24 @@ class Writer:
             known = self._targets.get(table.id)
         if known is None:
             raise _table_missing(table)
-        misfit = _misfit(table, known)
-        if misfit is not None:
-            raise misfit
+        error = misfit(table, known)
+        if error is not None:
+            raise error
         return known
 
 
-def _misfit(table: Table, known: Table) -> RecordError | None:
+def misfit(table: Table, known: Table) -> RecordError | None:
+    """Why the replica's table (`known`) cannot take the rows of the source's; None where it can. Pure."""
     lacking = [c.name for c in table.stored_columns if known.column(c.name) is None]
     if lacking:
         return _columns_missing(table, lacking)
-    narrower = [c for c in table.stored_columns if not _holds(known.column(c.name), c)]
+    narrower = [c for c in table.stored_columns if not holds(known.column(c.name), c)]
     if narrower:
         return _narrower(table, narrower)
     return None if set(known.primary_key) == set(table.primary_key) else _other_key(table, known)
 
 
-def _holds(found: Column | None, column: Column) -> bool:
+def holds(found: Column | None, column: Column) -> bool:
     """True if the replica's column holds every value of the source's: a narrower one would round or cut in silence."""
     if found is None or found.sql_type == column.sql_type:
         return found is not None

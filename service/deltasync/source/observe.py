@@ -23,14 +23,17 @@ class View(NamedTuple):
     holes: tuple[tuple[TableId, str], ...]
 
 
-def view(connection: Connection[TupleRow], publication: str, slot: str) -> View:
-    """Read it, on a connection in autocommit. Blocks for three short queries."""
+def view(connection: Connection[TupleRow], publication: str, slot: str, *, installed: bool = True) -> View:
+    """Read it, on a connection in autocommit. Blocks for three short queries.
+
+    `installed`: whether the source was set up; before that there is no log that could have holes.
+    """
     query = """
         SELECT (extract(epoch FROM clock_timestamp()) * 1e6)::bigint,
                EXISTS (SELECT FROM pg_publication WHERE pubname = %s)
     """
     row = connection.execute(query, [publication]).fetchone() or (0, False)
-    return View(int(row[0]), bool(row[1]), slot_state(connection, slot), _holes(connection))
+    return View(int(row[0]), bool(row[1]), slot_state(connection, slot), _holes(connection) if installed else ())
 
 
 def _holes(connection: Connection[TupleRow]) -> tuple[tuple[TableId, str], ...]:

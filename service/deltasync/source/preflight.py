@@ -9,6 +9,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from deltasync.errors import RefusedError
+from deltasync.finding import Area, Finding, Gravity
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.types import unsupported
 from deltasync.source.statements import VERSION, Installed, Pipeline
@@ -77,7 +78,8 @@ def read_server(connection: Connection[TupleRow], pipeline: Pipeline) -> Server:
     if row is None:
         raise RefusedError("The source does not tell its settings.", remedy="Connect to PostgreSQL itself.")
     elsewhere: list[str] = []
-    if _value(connection, "SELECT to_regclass('deltasync.captured_schema') IS NOT NULL"):
+    # Readable to whoever sets up, not to the service's role.
+    if _value(connection, "SELECT has_table_privilege(to_regclass('deltasync.captured_schema'), 'SELECT')"):
         taken = "SELECT coalesce(array_agg(name), '{}') FROM deltasync.captured_schema WHERE pipeline <> %s"
         elsewhere = [name for name in _value(connection, taken, pipeline.name) if name in pipeline.schemas]
     return Server(
@@ -95,9 +97,9 @@ def read_server(connection: Connection[TupleRow], pipeline: Pipeline) -> Server:
 
 def refuse(server: Server, installed: Installed, pipeline: Pipeline) -> None:
     """Raise RefusedError with everything that stands in the way; pure."""
-    problems = [*_server_problems(server, installed, pipeline), *_schema_problems(server, pipeline)]
+    problems = obstacles(server, installed, pipeline)
     if problems:
-        what, remedy = zip(*problems, strict=True)
+        what, remedy = ([getattr(one, key) for one in problems] for key in ("what", "remedy"))
         raise RefusedError(" ".join(what), remedy=" ".join(dict.fromkeys(remedy)))
     tables = _table_problems(server, pipeline)
     if tables:
@@ -107,41 +109,12 @@ def refuse(server: Server, installed: Installed, pipeline: Pipeline) -> None:
         )
 
 
-def _server_problems(server: Server, installed: Installed, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
-    if installed.version > VERSION:
-        yield (
-            f"The source was set up by a newer deltasync (version {installed.version} of its objects, here {VERSION}).",
-            "Upgrade deltasync here.",
-        )
-    if server.version < SERVER_VERSION_MIN:
-        yield f"The source is PostgreSQL {server.version}.", f"Upgrade it to {SERVER_VERSION_MIN} or later."
-    if server.wal_level != "logical":
-        yield (
-            f"The source's wal_level is {server.wal_level}.",
-            "Run ALTER SYSTEM SET wal_level = 'logical' and restart the source.",
-        )
-    if not server.slot_exists and server.slots_free < 1:
-        yield "The source has no free replication slot.", "Raise max_replication_slots, or drop a slot nobody uses."
-    if not server.slot_exists and server.senders_free < 1:
-        yield "The source has no free WAL sender.", "Raise max_wal_senders and restart the source."
-    if server.publishes_more:
-        yield (
-            f"The publication {pipeline.publication} is not a list of tables.",
-            "Drop it, or choose another name: `publication` in [source].",
-        )
-
-
-def _schema_problems(server: Server, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
-    for name in pipeline.schemas:
-        if name == "deltasync" or name.startswith("pg_") or name == "information_schema":
-            yield f"The schema {name} is not for capturing.", "Correct `schemas` in [source]."
-        elif name not in server.schemas:
-            yield f"The source has no schema {name}.", "Create it, or correct `schemas` in [source]."
-        if name in server.captured_elsewhere:
-            yield (
-                f"Another pipeline captures the schema {name} already.",
-                "Leave it out of `schemas` in [source], or use that pipeline's name.",
-            )
+def obstacles(server: Server, installed: Installed, pipeline: Pipeline) -> list[Finding]:
+    """What keeps the source from being captured at all; pure."""
+    return [
+        Finding(Gravity.REFUSED, Area.SOURCE, *problem)
+        for problem in (*_server_problems(server, installed, pipeline), *_schema_problems(server, pipeline))
+    ]
 
 
 def _table_problems(server: Server, pipeline: Pipeline) -> list[str]:
@@ -156,6 +129,61 @@ def _table_problems(server: Server, pipeline: Pipeline) -> list[str]:
         and table.persistence == "p"
         and (problems := unsupported(table))
     ]
+
+
+def _server_problems(server: Server, installed: Installed, pipeline: Pipeline) -> Iterator[tuple[str, str, str]]:
+    if installed.version > VERSION:
+        yield (
+            f"The source was set up by a newer deltasync (version {installed.version} of its objects, here {VERSION}).",
+            "This one does not know what they promise.",
+            "Upgrade deltasync here.",
+        )
+    if server.version < SERVER_VERSION_MIN:
+        yield (
+            f"The source is PostgreSQL {server.version}.",
+            "Its publications lack what deltasync needs.",
+            f"Upgrade it to {SERVER_VERSION_MIN} or later.",
+        )
+    if server.wal_level != "logical":
+        yield (
+            f"The source's wal_level is {server.wal_level}.",
+            "Its WAL does not tell the changes of rows.",
+            "Run ALTER SYSTEM SET wal_level = 'logical'; and restart the source.",
+        )
+    if not server.slot_exists and server.slots_free < 1:
+        yield (
+            "The source has no free replication slot.",
+            "The connector makes one at its first start.",
+            "Drop a slot nobody uses, or ALTER SYSTEM SET max_replication_slots = 20; and restart the source.",
+        )
+    if not server.slot_exists and server.senders_free < 1:
+        yield (
+            "The source has no free WAL sender.",
+            "The connector's stream needs one.",
+            "Raise it, ALTER SYSTEM SET max_wal_senders = 20; and restart the source.",
+        )
+    if server.publishes_more:
+        yield (
+            f"The publication {pipeline.publication} is not a list of tables.",
+            "Tables without a key in it can no longer be updated by the application.",
+            "Drop it, or choose another name: `publication` in [source].",
+        )
+
+
+def _schema_problems(server: Server, pipeline: Pipeline) -> Iterator[tuple[str, str, str]]:
+    for name in pipeline.schemas:
+        if name == "deltasync" or name.startswith("pg_") or name == "information_schema":
+            why = "It holds the server's objects, or deltasync's own."
+            yield f"The schema {name} is not for capturing.", why, "Correct `schemas` in [source]."
+        elif name not in server.schemas:
+            why = "Nothing would be captured from it."
+            yield f"The source has no schema {name}.", why, "Create it, or correct `schemas` in [source]."
+        if name in server.captured_elsewhere:
+            yield (
+                f"Another pipeline captures the schema {name} already.",
+                "A schema belongs to one pipeline.",
+                "Leave it out of `schemas` in [source], or use that pipeline's name.",
+            )
 
 
 def _value(connection: Connection[TupleRow], query: LiteralString, *values: object) -> Any:  # noqa: ANN401 - a catalog value

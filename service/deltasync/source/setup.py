@@ -52,7 +52,7 @@ def setup(settings: Settings, *, dry_run: bool = False) -> Report:
     nothing has changed. Idempotent: run again it migrates, and announces only what differs. Blocks;
     waits at most 10 s for each lock. Raises SettingsError, UnreachableError or RefusedError.
     """
-    pipeline = _pipeline(settings)
+    pipeline = pipeline_of(settings)
     conninfo = settings.source.admin_conninfo() or ""
     with connect(conninfo, name="source-setup") as connection:
         try:
@@ -66,7 +66,8 @@ def setup(settings: Settings, *, dry_run: bool = False) -> Report:
     return report
 
 
-def _pipeline(settings: Settings) -> Pipeline:
+def pipeline_of(settings: Settings) -> Pipeline:
+    """What the pipeline captures. Raises SettingsError without a source."""
     settings.need("source.dsn")
     return Pipeline(
         name=settings.pipeline,

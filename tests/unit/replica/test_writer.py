@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.make import column
 
-from deltasync.replica.writer import _holds
+from deltasync.replica.writer import holds
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ from deltasync.replica.writer import _holds
 )
 def test_a_narrower_column_is_refused(found: tuple[str, str], source: tuple[str, str], *, holds: bool) -> None:
     """PostgreSQL would cut or round the value in silence."""
-    assert _holds(column("c", *found), column("c", *source)) is holds
+    assert holds(column("c", *found), column("c", *source)) is holds

@@ -1,0 +1,41 @@
+"""The topics of the captured tables. Pure: `kafka.admin` asks the broker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from deltasync.change import Partition
+from deltasync.debezium.schema_log import CONTROL_TABLES
+from deltasync.finding import Area, Finding, Gravity
+from deltasync.monitor.lag import topics
+from deltasync.table import TableId
+
+
+def judge(partitions: Iterable[Partition], tables: Iterable[TableId], prefix: str) -> Iterator[Finding]:
+    """Topics with more than one partition: of these a TRUNCATE has no order against the rows, and control needs one."""
+    known = topics({*tables, *CONTROL_TABLES}, prefix)
+    counts = Counter(partition.topic for partition in partitions)
+    for topic, count in sorted(counts.items()):
+        if count == 1 or topic not in known:
+            continue
+        table = known[topic]
+        remedy = f"Leave it, and never TRUNCATE {table}; or make the topic anew with one partition while nothing runs."
+        if table in CONTROL_TABLES:
+            yield Finding(
+                Gravity.REFUSED,
+                Area.KAFKA,
+                f"The control topic {topic} has {count} partitions.",
+                "What it tells has no order then.",
+                "Stop connector and workers, delete the topic, and start the connector: it makes one partition.",
+                table,
+            )
+        else:
+            yield Finding(
+                Gravity.NOTE,
+                Area.KAFKA,
+                f"The topic {topic} has {count} partitions.",
+                "A TRUNCATE travels in one of them, and has no order against the rows in the others.",
+                remedy,
+                table,
+            )

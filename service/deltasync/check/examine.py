@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from deltasync.check import connector, data, kafka, replica, role, source, tables
 from deltasync.connect.client import ConnectClient
 from deltasync.errors import DeltasyncError, SettingsError, UnreachableError
-from deltasync.failure import Verdict, describe, verdict
+from deltasync.failure import Verdict, describe, driver_error, verdict
 from deltasync.finding import Area, Finding, Gravity, by_gravity
 from deltasync.kafka.admin import Admin
 from deltasync.postgres.connect import connect
@@ -75,6 +75,7 @@ class _Examination:
         self.asked: list[Asked] = []
         self._settings, self._files, self._with_data = settings, files, with_data
         self._captured: list[Table] | None = None
+        self._reader_gets_in = False
 
     def run(self) -> None:
         settings = self._settings
@@ -110,6 +111,8 @@ class _Examination:
                 remedy = "See whether it is up; try again."
                 self.asked.append(Asked(area, "not answering", f"The {area} failed: {describe(error)}.", remedy))
                 return
+            if not isinstance(driver_error(error), psycopg.errors.InsufficientPrivilege):
+                raise
             self.findings.append(_turned_down(area, error))
         self.asked.append(Asked(area, "asked"))
 
@@ -127,7 +130,9 @@ class _Examination:
             reader = role.read(connection, pipeline, name)
             if reader is not None:
                 yield from role.judge(reader, found.guarded)
-                yield from _login(settings.source, Area.ROLE)
+                turned_down = list(_login(settings.source, Area.ROLE))
+                self._reader_gets_in = not turned_down
+                yield from turned_down
             if self._with_data:
                 yield from data.judge(connection, found.captured, raw_text=settings.connect.raw_text)
 
@@ -141,13 +146,12 @@ class _Examination:
             yield from connector.judge(connector.read(client, name, known), known, settings.unavailable_value)
 
     def _variables(self) -> dict[str, str]:
-        """The template's variables, without the source's tables where it cannot be asked: they are told of anyway."""
+        """The template's variables; the source's tables only where the service's role can ask for them."""
         settings = self._settings
-        if self._captured is not None and settings.source.dsn is not None:
+        if self._reader_gets_in:
             return template_variables(settings)
-        return template_variables(
-            settings.model_copy(update={"source": settings.source.model_copy(update={"dsn": None})})
-        )
+        without = settings.model_copy(update={"source": settings.source.model_copy(update={"dsn": None})})
+        return {**template_variables(without), **settings.variables()}
 
     def _kafka(self) -> Iterator[Finding]:
         named: Iterable[TableId] = (table.id for table in self._captured or ())

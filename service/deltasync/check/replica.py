@@ -97,19 +97,19 @@ def _obstacles(connection: Connection[TupleRow], schemas: Sequence[str]) -> tupl
     query = """
         WITH t AS (SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                     WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p'))
-        SELECT nspname, relname, contype::text, conname::text
+        SELECT t.nspname, t.relname, contype::text, conname::text
           FROM t JOIN pg_constraint o ON o.conrelid = t.oid AND o.contype IN ('u', 'f', 'c', 'x')
         UNION ALL
-        SELECT nspname, relname, 'i', x.relname
+        SELECT t.nspname, t.relname, 'i', x.relname::text
           FROM t JOIN pg_index i ON i.indrelid = t.oid AND i.indisunique AND NOT i.indisprimary
           JOIN pg_class x ON x.oid = i.indexrelid
          WHERE NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.contype IN ('u', 'x'))
         UNION ALL
-        SELECT nspname, relname, 't', tgname
+        SELECT t.nspname, t.relname, 't', tgname::text
           FROM t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A')
          ORDER BY 1, 2, 3, 4
     """
-    rows = connection.execute(query.replace("x.relname", "x.relname::text"), [schemas])
+    rows = connection.execute(query, [schemas])
     return tuple(Obstacle(TableId(schema, name), kind, it) for schema, name, kind, it in rows)
 
 

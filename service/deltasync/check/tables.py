@@ -140,7 +140,7 @@ _NOT_EXACT = "What the replica would get may differ from the source's value, or 
 
 
 def _exclude(table: TableId, instead: str) -> str:
-    return f'{instead}, or leave the table out: exclude = ["{table}"] in [source], then `deltasync source setup`.'
+    return f'{instead} Or leave the table out: exclude = ["{table}"] in [source], then `deltasync source setup`.'
 
 
 def _refused(table: TableId, what: str, why: str, remedy: str) -> Finding:
@@ -150,7 +150,7 @@ def _refused(table: TableId, what: str, why: str, remedy: str) -> Finding:
 def _not_carried(table: Table) -> Iterator[Finding]:
     for problem in unsupported(table):
         if "differ only by case" not in problem:  # told of every table, captured or not
-            yield _refused(table.id, f"{table.id}: {problem}.", _NOT_EXACT, _exclude(table.id, "Change the column"))
+            yield _refused(table.id, f"{table.id}: {problem}.", _NOT_EXACT, _exclude(table.id, "Change the column."))
 
 
 def _left_out(table: TableId, reasons: Iterable[Reason], *, published: bool) -> Iterator[Finding]:
@@ -167,13 +167,13 @@ def _left_out(table: TableId, reasons: Iterable[Reason], *, published: bool) -> 
 
 
 def _reasons(facts: Facts, table: Table) -> Iterator[Reason]:
-    """As deltasync.refusal decides on the source (a test holds the two together), types apart."""
+    """As deltasync.refusal decides on the source, types apart; a test holds the two together."""
     traits, name = facts.traits[table.id], table.id.sql
     if table.persistence == "u":
         yield Reason("is unlogged", "Its changes are not in the WAL.", f"ALTER TABLE {name} SET LOGGED;")
     if traits.inherited:
         why = "The initial snapshot would repeat its children's rows."
-        yield Reason("has tables that inherit from it", why, "Make it a partitioned table")
+        yield Reason("has tables that inherit from it", why, "Make it a partitioned table.")
     if not table.primary_key:
         why = "Without a key no changed row can be found again."
         yield Reason("has no primary key", why, f"ALTER TABLE {name} ADD PRIMARY KEY (…);")

@@ -9,7 +9,7 @@ from deltasync.replica.writer import holds
 
 
 @pytest.mark.parametrize(
-    ("found", "source", "holds"),
+    ("found", "source", "fits"),
     [
         (("varchar", "character varying(10)"), ("varchar", "character varying(10)"), True),
         (("varchar", "character varying(10)"), ("varchar", "character varying(50)"), False),
@@ -27,6 +27,6 @@ from deltasync.replica.writer import holds
         (("timestamp", "timestamp without time zone"), ("timestamptz", "timestamp with time zone"), False),
     ],
 )
-def test_a_narrower_column_is_refused(found: tuple[str, str], source: tuple[str, str], *, holds: bool) -> None:
+def test_a_narrower_column_is_refused(found: tuple[str, str], source: tuple[str, str], *, fits: bool) -> None:
     """PostgreSQL would cut or round the value in silence."""
-    assert holds(column("c", *found), column("c", *source)) is holds
+    assert holds(column("c", *found), column("c", *source)) is fits

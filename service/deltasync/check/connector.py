@@ -10,7 +10,7 @@ from typing import NamedTuple
 from deltasync.connect import apply as reconciling
 from deltasync.connect import rules, template
 from deltasync.connect.client import ConnectClient, Plugin
-from deltasync.connect.reconcile import Step, plan
+from deltasync.connect.reconcile import SNAPSHOT_MODE, Plan, Step
 from deltasync.connect.status import Condition, Status
 from deltasync.connect.template import Connector
 from deltasync.errors import DeltasyncError, UnreachableError
@@ -25,7 +25,7 @@ _RESTING = {Condition.PAUSED: "resume", Condition.STOPPED: "resume"}
 class Facts(NamedTuple):
     """What Connect says: `actual` and `status` are None where it has no such connector.
 
-    `refused` is what the connector would say to the file (validation), None where it differs in nothing.
+    `todo` is what applying the file would do, `refused` what Connect or the connector says against that.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Facts(NamedTuple):
     status: Status | None
     plugins: tuple[Plugin, ...]
     refused: DeltasyncError | None
+    todo: Plan | None = None
 
 
 def load(files: Sequence[Path], variables: Mapping[str, str], name: str) -> Connector | DeltasyncError | None:
@@ -47,16 +48,16 @@ def read(client: ConnectClient, name: str, wanted: Connector | None) -> Facts:
     """Ask Connect. Blocks for some requests; validation has the connector reach the source. Changes nothing."""
     plugins = tuple(client.plugins())
     actual = reconciling.actual(client, name)
-    refused = None
+    refused, todo = None, None
     if wanted is not None and any(plugin.class_ == wanted.config["connector.class"] for plugin in plugins):
         try:
-            reconciling.check(client, [wanted])
+            (todo,) = reconciling.check(client, [wanted])
         except UnreachableError:
             raise
         except DeltasyncError as error:
             refused = error
     status = reconciling.find_status(client, name) if actual is not None else None
-    return Facts(name, actual, status, plugins, refused)
+    return Facts(name, actual, status, plugins, refused, todo)
 
 
 def judge_file(found: Connector | DeltasyncError | None, name: str) -> Iterator[Finding]:
@@ -70,7 +71,7 @@ def judge_file(found: Connector | DeltasyncError | None, name: str) -> Iterator[
         yield _found(Gravity.WARNING, what, "What Connect holds has nothing to be compared with.", remedy)
 
 
-def judge(facts: Facts, wanted: Connector | None, unavailable_value: str | None) -> Iterator[Finding]:
+def judge(facts: Facts, unavailable_value: str | None) -> Iterator[Finding]:
     """Every finding about what Connect says; pure."""
     yield from _plugin(facts.plugins)
     if facts.refused is not None:
@@ -87,8 +88,8 @@ def judge(facts: Facts, wanted: Connector | None, unavailable_value: str | None)
             f"It would lose or alter values: {refusal.why}.",
             "Run `deltasync connectors apply`, after correcting the file if it says the same (`--file`).",
         )
-    if wanted is not None:
-        yield from _difference(facts, wanted)
+    if facts.todo is not None and facts.todo.step is Step.UPDATE:
+        yield from _difference(facts.name, facts.todo)
     if facts.status is not None:
         yield from _status(facts.status)
 
@@ -110,13 +111,13 @@ def _plugin(plugins: Sequence[Plugin]) -> Iterator[Finding]:
         yield _found(Gravity.REFUSED, f"Connect has Debezium {found.version}.", why, remedy)
 
 
-def _difference(facts: Facts, wanted: Connector) -> Iterator[Finding]:
-    todo = plan(wanted, facts.actual)
-    if todo.step is Step.UPDATE:
-        keys = ", ".join(change.key for change in todo.changes)
+def _difference(name: str, todo: Plan) -> Iterator[Finding]:
+    # The snapshot's mode is put into force by `run` once the first one is complete.
+    keys = ", ".join(change.key for change in todo.changes if change.key != SNAPSHOT_MODE)
+    if keys:
         yield _found(
             Gravity.WARNING,
-            f"The connector {facts.name} in Connect is not what its file says: {keys}.",
+            f"The connector {name} in Connect is not what its file says: {keys}.",
             "It was changed since, or the settings were.",
             "See `deltasync connectors plan`, then `deltasync connectors apply`.",
         )

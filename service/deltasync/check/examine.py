@@ -143,7 +143,7 @@ class _Examination:
         yield from connector.judge_file(wanted, name)
         known = None if isinstance(wanted, DeltasyncError) else wanted
         with ConnectClient(settings.connect.url or "", retry_s_max=_CONNECT_RETRY_S) as client:
-            yield from connector.judge(connector.read(client, name, known), known, settings.unavailable_value)
+            yield from connector.judge(connector.read(client, name, known), settings.unavailable_value)
 
     def _variables(self) -> dict[str, str]:
         """The template's variables; the source's tables only where the service's role can ask for them."""

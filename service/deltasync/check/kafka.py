@@ -35,7 +35,7 @@ def judge(partitions: Iterable[Partition], tables: Iterable[TableId], prefix: st
                 Gravity.NOTE,
                 Area.KAFKA,
                 f"The topic {topic} has {count} partitions.",
-                "A TRUNCATE travels in one of them, has no order against the rows in the others, and stops its partition.",
+                "A TRUNCATE has no order against the rows in the other partitions, and stops its own.",
                 remedy,
                 table,
             )

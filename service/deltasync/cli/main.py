@@ -19,6 +19,7 @@ from deltasync.cli import (
     output,
     replica,
     run,
+    sequences,
     settings,
     source,
     wait,
@@ -39,6 +40,7 @@ app.add_typer(connectors.app, name="connectors")
 app.add_typer(source.app, name="source")
 app.add_typer(replica.app, name="replica")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(sequences.app, name="sequences")
 app.command()(run.run)
 app.command()(check.check)
 app.command("lag")(lag.show)

@@ -41,7 +41,7 @@ def _task(state: State, trace: str = "") -> Status:
     ],
 )
 def test_each_fault_is_named_with_its_remedy(facts: Facts, gravity: str, says: str, do: str) -> None:
-    (finding,) = judge(facts, None, None)
+    (finding,) = judge(facts, None)
 
     assert finding.gravity is Gravity(gravity)
     assert says in finding.what
@@ -49,7 +49,7 @@ def test_each_fault_is_named_with_its_remedy(facts: Facts, gravity: str, says: s
 
 
 def test_a_connector_that_runs_has_no_finding() -> None:
-    assert list(judge(FACTS, None, None)) == []
+    assert list(judge(FACTS, None)) == []
 
 
 def test_files_without_the_connector_are_told() -> None:

@@ -150,7 +150,15 @@ def _refused(table: TableId, what: str, why: str, remedy: str) -> Finding:
 def _not_carried(table: Table) -> Iterator[Finding]:
     for problem in unsupported(table):
         if "differ only by case" not in problem:  # told of every table, captured or not
-            yield _refused(table.id, f"{table.id}: {problem}.", _NOT_EXACT, _exclude(table.id, "Change the column."))
+            yield _refused(table.id, f"{table.id}: {problem}.", _NOT_EXACT, _exclude(table.id, mending(table, problem)))
+
+
+def mending(table: Table, problem: str) -> str:
+    """What mends a sentence of `unsupported`; pure."""
+    found = [f"ALTER TABLE {table.id.sql} REPLICA IDENTITY FULL;"] if "REPLICA IDENTITY FULL" in problem else []
+    if "DELTASYNC_CONNECT_RAW_TEXT" in problem:
+        found.append("Install the raw-text converter in Connect and set DELTASYNC_CONNECT_RAW_TEXT=true.")
+    return " Or ".join(found) or "Change the column."
 
 
 def _left_out(table: TableId, reasons: Iterable[Reason], *, published: bool) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ class Sequence(NamedTuple):
     last_value: int
     is_called: bool
     increment: int
+    least: int = 1
+    greatest: int = 2**63 - 1
 
     @property
     def next(self) -> int:
@@ -29,9 +31,10 @@ class Sequence(NamedTuple):
 
 
 class Synced(msgspec.Struct, frozen=True):
-    """What became of one column's sequence. `action`: `set`, `level`, `ahead` (left alone) or `missing`.
+    """What became of one column's sequence. `action`: `set`, `level`, `ahead` (left alone), `missing`, or `unlike`.
 
     The numbers are what each side draws next; `replica` as it was before, None where it has no sequence.
+    `unlike`: the replica's counts in other steps, or does not reach the source's value; it is left alone.
     """
 
     table: str
@@ -48,9 +51,9 @@ def sync(settings: Settings, *, exact: bool = False, dry_run: bool = False) -> l
     along. Needs both DSNs. Raises SettingsError, UnreachableError or RefusedError.
     """
     settings.need("source.dsn", "replica.dsn")
-    with closing(_open(settings.source.admin_conninfo() or "")) as source:
+    with closing(_open(settings.source.admin_conninfo(), read_only="on")) as source:
         ours = _read(source, _PUBLISHED, settings.publication)
-    with closing(_open(settings.replica.conninfo() or "")) as replica, replica.transaction():
+    with closing(_open(settings.replica.admin_conninfo(), read_only="off")) as replica, replica.transaction():
         theirs = _read(replica, _NAMED, [str(table) for table, _ in ours])
         synced = []
         for (table, column), sequence in sorted(ours.items()):
@@ -68,6 +71,8 @@ def decide(source: Sequence, replica: Sequence | None, *, exact: bool) -> str:
     """What is to be done about a replica's sequence; pure. One that counts down is ahead where it is lower."""
     if replica is None:
         return "missing"
+    if replica.increment != source.increment or not replica.least <= source.last_value <= replica.greatest:
+        return "unlike"
     if source.next == replica.next and source.is_called == replica.is_called:
         return "level"
     ahead = replica.next - source.next if source.increment > 0 else source.next - replica.next
@@ -76,13 +81,14 @@ def decide(source: Sequence, replica: Sequence | None, *, exact: bool) -> str:
     return "set" if ahead < 0 or exact else "ahead"
 
 
-def _open(conninfo: str) -> Connection[TupleRow]:
-    return connect(conninfo, name="sequences", autocommit=True)
+def _open(conninfo: str | None, *, read_only: str) -> Connection[TupleRow]:
+    session = {"default_transaction_read_only": read_only}
+    return connect(conninfo or "", name="sequences", autocommit=True, session=session)
 
 
 # A serial's sequence depends on its column automatically (a), an identity's internally (i).
 _COLUMNS = sql.SQL("""
-    SELECT n.nspname, c.relname, a.attname, sn.nspname, s.relname, q.seqincrement
+    SELECT n.nspname, c.relname, a.attname, sn.nspname, s.relname, q.seqincrement, q.seqmin, q.seqmax
       FROM pg_depend d
       JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
       JOIN pg_namespace sn ON sn.oid = s.relnamespace
@@ -102,9 +108,11 @@ _NAMED = sql.SQL(" AND n.nspname || '.' || c.relname = ANY(%s)")
 
 def _read(connection: Connection[TupleRow], which: sql.SQL, value: object) -> Mapping[tuple[TableId, str], Sequence]:
     found = {}
-    for schema, table, column, *sequence, increment in connection.execute(_COLUMNS + which, [value]).fetchall():
-        id_ = TableId(*sequence)
+    for schema, table, column, *name, increment, least, greatest in connection.execute(
+        _COLUMNS + which, [value]
+    ).fetchall():
+        id_ = TableId(*name)
         query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(*id_))
         row = connection.execute(query).fetchone() or (1, False)
-        found[TableId(schema, table), column] = Sequence(id_, row[0], row[1], increment)
+        found[TableId(schema, table), column] = Sequence(id_, row[0], row[1], increment, least, greatest)
     return found

@@ -11,7 +11,7 @@ ID = TableId("shop", "item_id_seq")
 
 
 def _at(last: int, *, called: bool = True, step: int = 1) -> Sequence:
-    return Sequence(ID, last, called, step)
+    return Sequence(ID, last, called, step, least=-10, greatest=10)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,8 @@ def _at(last: int, *, called: bool = True, step: int = 1) -> Sequence:
         (_at(-5, step=-1), _at(-4, step=-1), "set", "set"),
         (_at(-5, step=-1), _at(-9, step=-1), "ahead", "set"),
         (_at(5), None, "missing", "missing"),
+        (_at(5), _at(1, step=2), "unlike", "unlike"),
+        (_at(11), _at(1), "unlike", "unlike"),
     ],
 )
 def test_never_backwards_unless_exactly(source: Sequence, replica: Sequence | None, action: str, exactly: str) -> None:

@@ -31,12 +31,17 @@ def sync(
     source, `deltasync wait`, then this. Never sets a sequence back unless --exact. Needs DELTASYNC_SOURCE_DSN with
     a role that may read sequences (DELTASYNC_SOURCE_ADMIN_DSN where it is set).
 
+    Exit code 1: a column of the replica has no sequence, or one that is unlike the source's; it was left alone.
+
     Examples: `deltasync sequences sync --dry-run` · `deltasync wait && deltasync sequences sync --json`
     """
     synced = sequences.sync(settings_module.load(), exact=exact, dry_run=dry_run)
-    if as_json:
-        output.json(synced)
-        return
+    output.json(synced) if as_json else _print(synced, dry_run=dry_run)
+    if any(one.action in {"missing", "unlike"} for one in synced):
+        raise typer.Exit(1)
+
+
+def _print(synced: list[sequences.Synced], *, dry_run: bool) -> None:
     numbers = (Column(name, justify="right") for name in ("source draws", "replica drew"))
     table = Table("table", "column", *numbers, "would be" if dry_run else "is", box=None)
     for one in synced:

@@ -278,7 +278,13 @@ _KINDS = {
 }
 
 
-_OTHER_ORDER = "Rows are applied in another order than the source wrote them: it may refuse one and stop the partition."
+_STRANGE = "Where the source does not have it, it may refuse a row and stop the partition."
+_BY_SETTING = (
+    "With DELTASYNC_REPLICA_CONSTRAINTS=ordered it acts on every row; otherwise if it is enabled for replicas."
+)
+_ORDERED = (
+    "With DELTASYNC_REPLICA_CONSTRAINTS=ordered rows wait for those that they reference; otherwise it is passed by."
+)
 
 
 def _obstacle(one: Obstacle) -> Finding:
@@ -286,12 +292,12 @@ def _obstacle(one: Obstacle) -> Finding:
     match one.kind:
         case "t":
             remedy = f"ALTER TABLE {one.table.sql} DISABLE TRIGGER {name};"
-            why = "It runs for every row that is applied, and what it does or refuses is not the source's."
+            why = _BY_SETTING
         case "i":
             remedy = f"DROP INDEX {quoted(one.table.schema)}.{name};"
-            why = _OTHER_ORDER
+            why = _STRANGE
         case _:
             remedy = f"ALTER TABLE {one.table.sql} DROP CONSTRAINT {name};"
-            why = _OTHER_ORDER
+            why = _ORDERED if one.kind == "f" else _STRANGE
     what = f"The replica's {one.table} has the {_KINDS[one.kind]} {one.name}."
     return _found(Gravity.WARNING, what, why, remedy, one.table)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+import stamina
 
 from deltasync.errors import RefusedError, UnreachableError
 from deltasync.local import postgres
@@ -129,7 +130,9 @@ def remove(folder: Path) -> None:
         folder.rmdir()
 
 
+@stamina.retry(on=OSError, attempts=None, timeout=5, wait_initial=0.05, wait_max=0.2)
 def _remove_tree(path: Path) -> None:
+    """Remove a folder; the children of an initdb that was killed write on into it for a moment."""
     if path.exists():
         shutil.rmtree(path)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import stat
 from pathlib import Path
 
@@ -74,3 +76,23 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RefusedError, match="cannot be used"), states.locked(tmp_path / "file"):
         pass
+
+
+def test_a_folder_that_is_still_written_to_is_removed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The children of an initdb that was killed write on for a moment."""
+    (tmp_path / "stack" / "source").mkdir(parents=True)
+    rmtree, calls = shutil.rmtree, []
+
+    def busy_at_first(path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", busy_at_first)
+    states.remove(tmp_path / "stack")
+
+    assert len(calls) == 2
+    assert not (tmp_path / "stack").exists()

@@ -5,8 +5,7 @@ Holds the consumer, and is its `Owner`: the callbacks run inside `poll`, on the 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -14,13 +13,11 @@ from deltasync.change import Log, Partition, Record
 from deltasync.errors import DeltasyncError, GapError
 from deltasync.failure import Verdict, describe, verdict
 from deltasync.intake import Cut, Tables
-from deltasync.kafka.consumer import Consumer
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
 from deltasync.ownership import Ownership
+from deltasync.ports import Consumer, Replica
 from deltasync.progress import Claim, Progress
-from deltasync.replica.session import Replica
-from deltasync.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -37,12 +34,15 @@ class Assignment:
     Those that read the ledger raise what the replica raises; `reread` is the way back from all of it.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, replica: Replica) -> None:
-        self._settings = settings
-        self._metrics = metrics
+    def __init__(
+        self, group: str, consumer: Consumer, replica: Replica, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
+        self._group = group
+        self._consumer = consumer
         self._replica = replica
+        self._metrics = metrics
+        self._clock = clock
         self._ownership = Ownership()
-        self._consumer = Consumer(settings, self)
         self._audited = 0
         self._heard_at = 0.0
         self._rechecked_at = 0.0
@@ -50,7 +50,7 @@ class Assignment:
     def start(self) -> None:
         """Join the group. Raises UnreachableError where no broker answers."""
         self._audited, _ = self._replica.moved_since(0)
-        self._consumer.start()
+        self._consumer.start(self)
 
     def close(self) -> None:
         """Leave the group."""
@@ -90,7 +90,7 @@ class Assignment:
 
     def observe(self) -> None:
         """Bring the metrics of the partitions up to date."""
-        self._metrics.ownership(self._settings.group, self._ownership, self._consumer.end_offset)
+        self._metrics.ownership(self._group, self._ownership, self._consumer.end_offset)
 
     # Told by the consumer, from inside poll
 
@@ -112,7 +112,7 @@ class Assignment:
         revoked = list(partitions)
         self._ownership.revoked(revoked)
         for partition in revoked:
-            self._metrics.forget(self._settings.group, partition)
+            self._metrics.forget(self._group, partition)
         log.info("revoked", partitions=len(revoked), lost=lost)
 
     def on_missing(self, partition: Partition) -> None:
@@ -152,7 +152,7 @@ class Assignment:
 
     def is_waiting(self) -> bool:
         """True if a partition waits for its table, and it is time to look whether more is known of it."""
-        return self._ownership.due(time.monotonic())
+        return self._ownership.due(self._clock())
 
     def wake(self, tables: Tables) -> None:
         """Go on with the partitions that waited for other tables than they knew, or only for their next record."""
@@ -165,7 +165,7 @@ class Assignment:
         """Open what could not be opened; every few seconds notice what others did to partitions or their topics."""
         if self._ownership.unopened:
             self.reread()
-        now = time.monotonic()
+        now = self._clock()
         if now - self._heard_at >= _BY_HAND_EVERY_S:
             self._heard_at = now
             self._hear()

@@ -29,12 +29,16 @@ APPLY_S_MAX = 330.0
 
 
 class Lifecycle:
-    """Holds the state; `stop` may be called from a signal handler or another thread, and twice."""
+    """Holds the state; `stop` may be called from a signal handler or another thread, and twice.
 
-    def __init__(self) -> None:
+    `clock` tells seconds that never go back: the time by which the whole loop goes.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.state = State.STARTING
+        self.clock = clock
         self._stop = threading.Event()
-        self._turns_until = time.monotonic() + TURN_S_MAX
+        self._turns_until = clock() + TURN_S_MAX
         self._overdue: list[Callable[[], None]] = []
 
     @property
@@ -44,11 +48,11 @@ class Lifecycle:
     @property
     def alive(self) -> bool:
         """False if the loop hangs: it did not turn within the time that it took for itself."""
-        return time.monotonic() < self._turns_until
+        return self.clock() < self._turns_until
 
     def turns(self, within_s: float = TURN_S_MAX) -> None:
         """Called by the loop at every turn, and before anything that takes longer."""
-        self._turns_until = time.monotonic() + within_s
+        self._turns_until = self.clock() + within_s
 
     def to(self, state: State) -> None:
         self.state = state

@@ -1,4 +1,4 @@
-"""The loop: poll, decode, compact, plan, apply with the ledger, commit offsets. The composition root.
+"""The loop: poll, decode, compact, plan, apply with the ledger, commit offsets.
 
 One thread, one batch at a time: a batch is small when we are caught up, because a poll takes what is
 there, and as large as `[batch]` allows when we are behind. Whatever goes wrong with the replica, the
@@ -24,8 +24,8 @@ from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
 from deltasync.plan import StaleDescriptionError, plan
+from deltasync.ports import Batch, Consumer, Replica
 from deltasync.progress import Progress
-from deltasync.replica.session import Batch, Replica
 from deltasync.replica.tables import CANARY
 from deltasync.settings import Settings
 
@@ -38,13 +38,15 @@ _BACKOFF_S = (0.2, 10.0)
 class Pipeline:
     """One worker: a member of the consumer group with a session on the replica."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> None:
-        settings.need("replica.dsn", "kafka.bootstrap", "unavailable_value")
+    def __init__(
+        self, settings: Settings, consumer: Consumer, replica: Replica, metrics: Metrics, lifecycle: Lifecycle
+    ) -> None:
+        settings.need("unavailable_value")
         self._settings = settings
         self._metrics = metrics
         self._lifecycle = lifecycle
-        self._replica = Replica(settings)
-        self._assignment = Assignment(settings, metrics, self._replica)
+        self._replica = replica
+        self._assignment = Assignment(settings.group, consumer, replica, metrics, lifecycle.clock)
         self._tables = Tables({}, CANARY, settings.unavailable_value or "")
         self.failing: str | None = None
         self._failing_since: float | None = None
@@ -55,14 +57,18 @@ class Pipeline:
         """Apply until the lifecycle says stop. Raises DeltasyncError for what no retry mends."""
         self._lifecycle.on_overdue(self._replica.cancel)
         try:
-            self._read_tables()
-            self._assignment.start()
-            self._lifecycle.to(State.RUNNING)
+            self.start()
             while self._lifecycle.running:
                 self.step()
         finally:
             self._assignment.close()
             self._replica.close()
+
+    def start(self) -> None:
+        """Read what is known of the tables, and join the group. Raises DeltasyncError where that fails."""
+        self._read_tables()
+        self._assignment.start()
+        self._lifecycle.to(State.RUNNING)
 
     def troubles(self) -> list[Trouble]:
         """The partitions that wait or are stopped, and why; callable from other threads."""
@@ -149,11 +155,11 @@ class Pipeline:
         plans = plan(compact(changes, self._tables.decoders), self._tables.decoders)
         to = {one.partition: one.progress for one in taken}
         claims = {partition: self._assignment.claim(partition) for partition in to}
-        started = time.monotonic()
+        started = self._lifecycle.clock()
         events = [one.event for one in taken if one.event is not None]
         self._lifecycle.turns(within_s=APPLY_S_MAX)
         rows = self._replica.apply(Batch(claims, to, plans, events))
-        self._applied(taken, to, rows, time.monotonic() - started)
+        self._applied(taken, to, rows, self._lifecycle.clock() - started)
 
     def _applied(self, taken: Sequence[Taken], to: Mapping[Partition, Progress], rows: int, seconds: float) -> None:
         now_us = time.time_ns() // 1000
@@ -194,7 +200,7 @@ class Pipeline:
 
     def _back_off(self, error: BaseException) -> None:
         """Wait before the next try while staying in the group. Raises UnreachableError after `retry_s_max`."""
-        now = time.monotonic()
+        now = self._lifecycle.clock()
         if now - self._failed_at > APPLY_S_MAX:  # it went well in between, with nothing to apply
             self._failing_since, self._failures = None, 0
         self._failed_at = now
@@ -212,7 +218,7 @@ class Pipeline:
             "failed for a passing reason; trying again", reason=describe(error), in_s=pause_s, failures=self._failures
         )
         until = now + pause_s
-        while self._lifecycle.running and time.monotonic() < until:
+        while self._lifecycle.running and self._lifecycle.clock() < until:
             self._lifecycle.turns()
             # What comes is thrown away: the next try reads the ledger and repositions every partition.
             self._assignment.poll(rows_max=1, bytes_max=1)

@@ -6,11 +6,13 @@ import gc
 
 from deltasync import settings as settings_module
 from deltasync.cli import logs
+from deltasync.kafka.consumer import Consumer
 from deltasync.lifecycle import Lifecycle, State
 from deltasync.monitor.metrics import Metrics
 from deltasync.monitor.readiness import Readiness
 from deltasync.monitor.server import Server
 from deltasync.pipeline import Pipeline
+from deltasync.replica.session import Replica
 
 
 def run() -> None:
@@ -27,7 +29,7 @@ def run() -> None:
     logs.configure(settings)
     lifecycle = Lifecycle()
     metrics = Metrics()
-    pipeline = Pipeline(settings, metrics, lifecycle)
+    pipeline = Pipeline(settings, Consumer(settings), Replica(settings), metrics, lifecycle)
     readiness = Readiness(settings, metrics, lifecycle, pipeline)
     server = Server(settings.monitor.url, metrics.registry, alive=lambda: lifecycle.alive, reasons=readiness.reasons)
     lifecycle.handle_signals()

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import stamina
 import structlog
@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from deltasync.change import Log, Partition, Record
 from deltasync.errors import SettingsError, UnreachableError
+from deltasync.ports import Owner
 from deltasync.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -42,24 +43,11 @@ _OURS = frozenset(
 )
 
 
-class Owner(Protocol):
-    """Told about partitions from inside `poll`, on the polling thread."""
-
-    def on_assign(self, partitions: Mapping[Partition, Log]) -> Mapping[Partition, int]:
-        """Return the offset at which each partition is read; one that is left out is not read."""
-
-    def on_revoke(self, partitions: Iterable[Partition], *, lost: bool) -> None:
-        """The partitions belong to others now; `lost` if that has been so for a while."""
-
-    def on_missing(self, partition: Partition) -> None:
-        """The log does not hold the offset that was to be read next."""
-
-
 class Consumer:
-    """One member of the group. Not thread-safe; all callbacks run inside `poll`."""
+    """One member of the group (see `ports.Consumer`)."""
 
-    def __init__(self, settings: Settings, owner: Owner) -> None:
-        self._owner = owner
+    def __init__(self, settings: Settings) -> None:
+        self._owner: Owner  # told by `start`
         self._options = client_options(settings)
         self._pattern = f"^{re.escape(settings.topic_prefix)}[.].+"
         self._client = Client(
@@ -81,8 +69,9 @@ class Consumer:
         )
         self._admin = AdminClient(self._options)
 
-    def start(self) -> None:
+    def start(self, owner: Owner) -> None:
         """Join the group. Raises UnreachableError where no broker answers."""
+        self._owner = owner
         try:
             self._client.list_topics(timeout=_START_TIMEOUT_S)
         except KafkaException as error:

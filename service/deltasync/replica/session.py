@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 import psycopg
 import sqlalchemy as sa
@@ -12,8 +11,8 @@ from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import FencedError, GapError, RefusedError
 from deltasync.failure import Verdict, describe, verdict
-from deltasync.plan import TablePlan
-from deltasync.progress import Claim, Progress
+from deltasync.ports import Batch
+from deltasync.progress import Progress
 from deltasync.replica import by_hand, catalog, evolve, ledger
 from deltasync.replica.engine import driver, open_replica
 from deltasync.replica.writer import Writer
@@ -21,17 +20,8 @@ from deltasync.settings import Settings
 from deltasync.table import SourceTable, TableId
 
 
-class Batch(NamedTuple):
-    """What one transaction covers: partitions as they were, where they are after it, and what is done."""
-
-    claims: Mapping[Partition, Claim]
-    to: Mapping[Partition, Progress]
-    plans: Sequence[TablePlan] = ()
-    events: Sequence[SchemaEvent] = ()
-
-
 class Replica:
-    """A session that connects when it is first needed, and again after a failure."""
+    """A session on a PostgreSQL replica (see `ports.Replica`)."""
 
     def __init__(self, settings: Settings) -> None:
         settings.need("replica.dsn")

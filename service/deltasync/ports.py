@@ -1,0 +1,110 @@
+"""What the loop asks of Kafka and of the replica: the real ones and those in memory answer alike. Pure.
+
+`tests/conformance` holds each implementation to what is said here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from deltasync.change import Log, Partition, Record
+from deltasync.debezium.schema_log import SchemaEvent
+from deltasync.errors import GapError
+from deltasync.plan import TablePlan
+from deltasync.progress import Claim, Progress
+from deltasync.table import SourceTable, TableId
+
+
+class Owner(Protocol):
+    """Told about partitions from inside `poll`, on the polling thread."""
+
+    def on_assign(self, partitions: Mapping[Partition, Log]) -> Mapping[Partition, int]:
+        """Return the offset at which each partition is read; one that is left out is not read."""
+
+    def on_revoke(self, partitions: Iterable[Partition], *, lost: bool) -> None:
+        """The partitions belong to others now; `lost` if that has been so for a while."""
+
+    def on_missing(self, partition: Partition) -> None:
+        """The log does not hold the offset that was to be read next."""
+
+
+class Consumer(Protocol):
+    """One member of the consumer group. Not thread-safe; all callbacks run inside `poll`.
+
+    Kafka's committed offsets are written as a hint for monitors and never read. There is no offset reset:
+    an offset that the log does not hold is an error of its partition (`Owner.on_missing`).
+    """
+
+    def start(self, owner: Owner) -> None:
+        """Join the group, and tell `owner` about partitions. Raises UnreachableError where no broker answers."""
+
+    def poll(self, *, rows_max: int, bytes_max: int, wait_s: float) -> list[Record]:
+        """The records that are there, at most `rows_max`, about `bytes_max`; waits for the first one.
+
+        Returns an empty list after `wait_s` seconds without any. Keeps this member in its group.
+        """
+
+    def pause(self, partition: Partition) -> None:
+        """Deliver nothing of `partition` until `reposition`."""
+
+    def reposition(self, partition: Partition, offset: int) -> None:
+        """Read `partition` from `offset` next, whether it was paused or not."""
+
+    def commit(self, next_offsets: Mapping[Partition, int]) -> None:
+        """Tell the group how far we are, for monitors; does not wait, and a failure does no harm."""
+
+    def logs(self, partitions: list[Partition]) -> dict[Partition, Log]:
+        """What the broker holds of these partitions. Raises UnreachableError where it does not say."""
+
+    def replaced(self, known: Mapping[str, str]) -> dict[str, str]:
+        """Those of these topics, by their ids, that have another id by now, with that id.
+
+        A topic that is not described just now is left out.
+        """
+
+    def end_offset(self, partition: Partition) -> int | None:
+        """The next offset that will be written, as the last fetch told; None where it is not known."""
+
+    def close(self) -> None:
+        """Leave the group."""
+
+
+class Batch(NamedTuple):
+    """What one transaction covers: partitions as they were, where they are after it, and what is done."""
+
+    claims: Mapping[Partition, Claim]
+    to: Mapping[Partition, Progress]
+    plans: Sequence[TablePlan] = ()
+    events: Sequence[SchemaEvent] = ()
+
+
+class Replica(Protocol):
+    """One worker's session on the replica, which connects when it is first needed, and again after a failure."""
+
+    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
+        """How far each partition of a topic (by its id) has been applied; one that is new starts at 0. Idempotent.
+
+        A GapError stands for one whose topic the ledger knows under another id only: it was deleted and made
+        again, and what was in the old one may not be in the new one.
+        """
+
+    def tables(self) -> dict[TableId, SourceTable]:
+        """What is known of the source's tables."""
+
+    def moved_since(self, audited: int) -> tuple[int, set[Partition]]:
+        """The partitions that were moved by hand after the audit's entry `audited`, and its newest entry now."""
+
+    def apply(self, batch: Batch) -> int:
+        """Apply a batch and move the ledger in one transaction; returns how many rows were written.
+
+        Raises FencedError where the ledger is not where `claims` say; then nothing was written, as
+        after any other error. An error from COMMIT itself leaves open whether it took place: the
+        fence of the next try answers that.
+        """
+
+    def cancel(self) -> None:
+        """Cancel the statement that runs now; callable from another thread."""
+
+    def close(self) -> None:
+        """Close the session; what was not committed is rolled back. Idempotent."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import Enum
 from itertools import chain
 from typing import Any, Final
@@ -117,7 +117,11 @@ class RowDecoder:
         """
         if self._raw_keys:
             return key
-        return tuple(_comparable(text) for (text,) in self.keys([key]).values)
+        keys = self.keys([key])
+        return tuple(
+            _number(text) if self.columns[self._index[name]].type.name == "numeric" else text
+            for name, (text,) in zip(keys.columns, keys.values, strict=True)
+        )
 
     def may_lack_values(self, row: bytes) -> bool:
         """True where the raw row holds a marker of an unavailable value; a user's text may look like one."""
@@ -204,10 +208,7 @@ def _list(raws: Sequence[bytes]) -> bytes:
     return b"[" + b",".join(raws) + b"]"
 
 
-def _comparable(text: Text) -> Hashable:
-    """A number's value (1.0 and 1.00 are one numeric key), any other text as it is."""
-    try:
-        number = Decimal(text or "")
-    except InvalidOperation:
-        return text
+def _number(text: Text) -> Hashable:
+    """A number's value: 1.0 and 1.00 are one numeric key."""
+    number = Decimal(text or "NaN")
     return number if number.is_finite() else text

@@ -16,6 +16,8 @@ from deltasync.replica.tables import ledger, ledger_audit
 def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Claim, reason: str) -> int | None:
     """Make `to.progress.next_offset` what is read next, and forget the watermark; returns where it was, if known.
 
+    The latest source commit stays: without it, records that come again from before a step back of the source's
+    clock would look like those of a replaced log.
     Belongs into a transaction of its own. A worker that is applying the partition is fenced, and reads on from
     here. Raises RefusedError without a reason.
     """
@@ -28,7 +30,6 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
         "next_offset": to.progress.next_offset,
         "seq0": None,
         "seq1": None,
-        "source_committed_at": None,
         "tied": [],
         "updated_at": sa.func.clock_timestamp(),
     }

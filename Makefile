@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/runtime-$(call sum,requirements-local.txt)
 DEV     := $(VENV)/dev-$(call sum,requirements-local.txt requirements-dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down check format test acceptance test-compose lock
+.PHONY: help setup demo up down check format test acceptance soak test-compose lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ test: $(DEV) ## Run the suite on a real embedded stack (up to 10 minutes)
 
 acceptance: $(DEV) ## Kill real processes and work off big backlogs (up to 15 minutes)
 	@$(BIN)/pytest tests/acceptance
+
+SEED  ?= 2000
+SEEDS ?= 10000
+soak: $(DEV) ## Run SEEDS=n seeds of the simulator from SEED=first on (100 a second)
+	@$(BIN)/python -m tests.property.soak $(SEED) $(SEEDS)
 
 test-compose: $(DEV) ## Run docker-compose.yml from up to equal databases, and tests on containers (up to 8 minutes)
 	@.ci/engine

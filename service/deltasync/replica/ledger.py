@@ -42,7 +42,7 @@ def open_partitions(
 
 
 def _of_topic(partition: Partition, claims: list[Claim], topic_id: str) -> Progress | GapError:
-    return next((claim.progress for claim in claims if claim.topic_id == topic_id), None) or _recreated(partition)
+    return next((claim.progress for claim in claims if claim.topic_id == topic_id), None) or recreated(partition)
 
 
 def _key(pipeline: str, partition: Partition, topic_id: str) -> dict[str, Any]:
@@ -65,10 +65,7 @@ def fence(connection: sa.Connection, pipeline: str, claims: Mapping[Partition, C
     found = {Partition(topic, number): offset for topic, number, offset in connection.execute(query)}
     for partition, claim in claims.items():
         if found.get(partition) != claim.progress.next_offset:
-            raise FencedError(
-                f"The ledger of {partition} is at {found.get(partition)}, not at {claim.progress.next_offset}.",
-                remedy="Another worker has taken it over; this one wrote nothing and reads the ledger again.",
-            )
+            raise fenced(partition, found.get(partition), claim)
 
 
 def move(
@@ -154,7 +151,16 @@ def from_us(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def _recreated(partition: Partition) -> GapError:
+def fenced(partition: Partition, found: int | None, claim: Claim) -> FencedError:
+    """The ledger of a partition is not where a worker left it, but at `found`."""
+    return FencedError(
+        f"The ledger of {partition} is at {found}, not at {claim.progress.next_offset}.",
+        remedy="Another worker has taken it over; this one wrote nothing and reads the ledger again.",
+    )
+
+
+def recreated(partition: Partition) -> GapError:
+    """The topic of a partition is another one than the ledger knows."""
     return GapError(
         f"The topic {partition.topic} was deleted and made again: the ledger knows it under another id.",
         remedy=(

@@ -1,0 +1,238 @@
+"""A replica in memory: tables, the ledger and its fence, transactions. The reference for `replica/session.py`.
+
+A transaction does all of its work at its end, at once; what can go wrong on the way is up to `at`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from decimal import Decimal
+
+from deltasync.change import Partition
+from deltasync.debezium.rows import Rows
+from deltasync.debezium.schema_log import SchemaEvent
+from deltasync.errors import GapError, RecordError, RefusedError
+from deltasync.plan import TablePlan
+from deltasync.ports import Batch
+from deltasync.progress import Claim, Progress
+from deltasync.replica import evolve
+from deltasync.replica.ledger import fenced, recreated
+from deltasync.replica.tables import CANARY
+from deltasync.table import SourceTable, Table, TableId
+
+Row = Mapping[str, str | None]
+
+
+class OperationalError(Exception):
+    """What a database says where nothing is wrong with the rows; `sqlstate` as PostgreSQL's."""
+
+    def __init__(self, sqlstate: str | None = None) -> None:
+        super().__init__()
+        self.sqlstate = sqlstate
+
+
+class IntegrityError(OperationalError):
+    """A row that the database refuses."""
+
+
+class MemoryTable:
+    """One table: what it is, and its rows by their keys. Never changed in place: a transaction makes another one."""
+
+    def __init__(self, table: Table, rows: Mapping[Hashable, Row] | None = None) -> None:
+        self.table = table
+        self.rows = dict(rows or {})
+        self._numeric = frozenset(c.name for c in table.columns if c.type.name == "numeric")
+
+    def written(self, plan: TablePlan) -> tuple[MemoryTable, int]:
+        """The table after a plan, and how many rows it wrote."""
+        after = MemoryTable(self.table, {} if plan.truncate else self.rows)
+        count = sum(after._delete(row) for row in _each(plan.deletes))
+        for rows in plan.upserts:
+            after._once(rows)
+            count += sum(after._upsert(row) for row in _each(rows))
+        for rows in plan.updates:
+            after._once(rows)
+            count += sum(after._update(row) for row in _each(rows))
+        return after, count
+
+    def widened(self, table: Table) -> MemoryTable:
+        """The table with the columns that this description has and it lacks, NULL in its rows."""
+        added = tuple(column for column in table.columns if self.table.column(column.name) is None)
+        empty: Row = {column.name: None for column in added}
+        described = Table(table.schema, table.name, self.table.columns + added, self.table.primary_key)
+        return MemoryTable(described, {key: {**row, **empty} for key, row in self.rows.items()})
+
+    def _key(self, row: Row) -> Hashable:
+        return tuple(_value(row[name]) if name in self._numeric else row[name] for name in self.table.primary_key)
+
+    def _once(self, rows: Rows) -> None:
+        """One statement changes a row once."""
+        if len({self._key(row) for row in _each(rows)}) < rows.count:
+            raise IntegrityError("21000")
+
+    def _delete(self, row: Row) -> bool:
+        return self.rows.pop(self._key(row), None) is not None
+
+    def _upsert(self, row: Row) -> bool:
+        key = self._key(row)
+        before = self.rows.get(key)
+        after = {**(before or dict.fromkeys(column.name for column in self.table.columns)), **row}
+        for column in self.table.columns:
+            if column.not_null and after[column.name] is None:
+                raise IntegrityError("23502")
+        self.rows[key] = after
+        return before != after
+
+    def _update(self, row: Row) -> bool:
+        key = self._key(row)
+        before = self.rows.get(key)
+        if before is None:
+            raise RecordError(f"A row of {self.table.id} is not on the replica.", remedy="Read the table again.")
+        kept = {name: value for name, value in row.items() if name not in self.table.primary_key}
+        self.rows[key] = {**before, **kept}
+        return True
+
+
+class Database:
+    """What outlives sessions. `source_tables`, `tables` and the ledger may be read at any time."""
+
+    def __init__(self) -> None:
+        self.tables: dict[TableId, MemoryTable] = {CANARY.id: MemoryTable(CANARY)}
+        self.source_tables: dict[TableId, SourceTable] = {}
+        self.ledger: dict[Partition, dict[str, Progress]] = {}
+        self.audit: list[Partition] = []
+        self.locks: dict[Partition, Replica] = {}
+
+    def place(self, partition: Partition, to: Claim, reason: str) -> None:
+        """Move the ledger by hand, and forget the watermark (see `by_hand.place`)."""
+        if not reason.strip():
+            raise RefusedError("The ledger is not moved without a reason.", remedy="Say why: --reason TEXT.")
+        of_topic = self.ledger.setdefault(partition, {})
+        before = of_topic.pop(to.topic_id, Progress())
+        of_topic[to.topic_id] = Progress(to.progress.next_offset, None, before.committed_us, before.skipped)
+        self.audit.append(partition)
+
+
+class Replica:
+    """A session (see `ports.Replica`).
+
+    `at` is called with the name of each place where a transaction can fail: "begin", "fenced" (its locks are
+    held, nothing is written), "committed" (all is written, the answer is on its way). What it raises, happens.
+    """
+
+    def __init__(self, database: Database, at: Callable[[str], object] = lambda _place: None) -> None:
+        self._database = database
+        self._at = at
+        self._ended = False
+
+    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
+        self._begin()
+        return {partition: self._open(partition, topic_id) for partition, topic_id in ids.items()}
+
+    def tables(self) -> dict[TableId, SourceTable]:
+        self._begin()
+        return dict(self._database.source_tables)
+
+    def moved_since(self, audited: int) -> tuple[int, set[Partition]]:
+        self._begin()
+        return len(self._database.audit), set(self._database.audit[audited:])
+
+    def apply(self, batch: Batch) -> int:
+        self._begin()
+        try:
+            self._fence(batch.claims)
+            self._at("fenced")
+            if self._ended:
+                raise OperationalError("25P03")
+            written = self._commit(batch)
+        finally:
+            self.close()
+        self._at("committed")
+        return written
+
+    def cancel(self) -> None:
+        """Nothing runs for long."""
+
+    def close(self) -> None:
+        self._ended = False
+        for partition in [p for p, holder in self._database.locks.items() if holder is self]:
+            del self._database.locks[partition]
+
+    def end(self) -> None:
+        """End the transaction that is under way, as the server does with one that idles: its session learns later."""
+        self.close()
+        self._ended = True
+
+    def _begin(self) -> None:
+        self._ended = False
+        self._at("begin")
+
+    def _open(self, partition: Partition, topic_id: str) -> Progress | GapError:
+        of_topic = self._database.ledger.setdefault(partition, {topic_id: Progress()})
+        return of_topic.get(topic_id) or recreated(partition)
+
+    def _fence(self, claims: Mapping[Partition, Claim]) -> None:
+        for partition, claim in claims.items():
+            if self._database.locks.setdefault(partition, self) is not self:
+                raise OperationalError("55P03")
+            found = self._database.ledger.get(partition, {}).get(claim.topic_id)
+            if found is None or found.next_offset != claim.progress.next_offset:
+                raise fenced(partition, found and found.next_offset, claim)
+
+    def _commit(self, batch: Batch) -> int:
+        """All or nothing: what may raise comes before what is kept."""
+        tables = dict(self._database.tables)
+        source_tables = self._evolved(tables, batch.events)
+        count = 0
+        for plan in batch.plans:
+            tables[plan.table.id], written = _fitting(tables, plan).written(plan)
+            count += written
+        self._database.tables, self._database.source_tables = tables, source_tables
+        for partition, progress in batch.to.items():
+            self._database.ledger[partition][batch.claims[partition].topic_id] = progress
+        return count
+
+    def _evolved(self, tables: dict[TableId, MemoryTable], events: Iterable[SchemaEvent]) -> dict[TableId, SourceTable]:
+        known = self._database.source_tables
+        changed = evolve.fold(events, known)
+        for id_, table in changed.items():
+            if table.captured and not table.dropped and table.description is not None:
+                before = known.get(id_)
+                was_held = table.held is not None or (before is not None and before.held is not None)
+                old = before.description if before and not was_held else None
+                changed[id_] = table._replace(held=_fit(tables, table.description, old, was_held=was_held))
+        return {**known, **changed}
+
+
+def _fit(tables: dict[TableId, MemoryTable], table: Table, before: Table | None, *, was_held: bool) -> str | None:
+    """Make the table fit its description; why not, where it may not be (see `evolve.fit`)."""
+    existing = tables.get(table.id)
+    if existing is None:
+        tables[table.id] = MemoryTable(table)
+        return None
+    missing = [column for column in table.columns if existing.table.column(column.name) is None]
+    why = evolve.difference(existing.table, table, before) or evolve.guessed(missing)
+    if was_held and missing:
+        return why or f"its column {missing[0].name} is not on the replica"
+    if why is None:
+        tables[table.id] = existing.widened(table)
+    return why
+
+
+def _fitting(tables: Mapping[TableId, MemoryTable], plan: TablePlan) -> MemoryTable:
+    found = tables.get(plan.table.id)
+    if found is None or any(found.table.column(column.name) is None for column in plan.table.stored_columns):
+        raise RecordError(f"The table {plan.table.id} does not fit on the replica.", remedy="Run replica setup.")
+    return found
+
+
+def _each(rows: Rows | None) -> Iterable[Row]:
+    if rows is None:
+        return ()
+    return (dict(zip(rows.columns, values, strict=True)) for values in zip(*rows.values, strict=True))
+
+
+def _value(text: str | None) -> Hashable:
+    """What equal numbers have in common: 1.0 and 1.00 are one key."""
+    number = Decimal(text or "NaN")
+    return number if number.is_finite() else text

@@ -1,0 +1,158 @@
+"""A model of Debezium: the records that it writes of the source's stream, its crashes and its resets.
+
+Measured on Debezium 3.7.0.Final: `source.sequence` is the end of the last commit that was seen and the change's
+own place; after a crash an in-order suffix comes again, byte for byte; after a reset of its offsets it begins at
+a transaction's begin, and the first half of the first transaction's sequence is null.
+"""
+
+from __future__ import annotations
+
+from tests.property.source import Event, Source
+
+from deltasync.change import Partition
+from deltasync.kafka.memory import Broker
+from deltasync.table import TableId
+
+PREFIX = "p"
+
+
+class Connector:
+    """One connector. Topics that are held lag behind the others, as a producer's batches may."""
+
+    def __init__(self, source: Source, broker: Broker, *, tombstones: bool) -> None:
+        self._source = source
+        self._broker = broker
+        self._tombstones = tombstones
+        self._next = 0  # of the stream
+        self._epoch = 0  # where the connector began without offsets: in that transaction first halves are null
+        self._held: dict[str, list[tuple[int, Event]]] = {}
+        self.began_anew = False  # null first halves came again: nothing behind them is skipped
+
+    def snapshot(self, aborted_after: int) -> None:
+        """Read all tables; a first attempt died after so many rows."""
+        lsn, now_us = self._source.position(), self._source.clock_us()
+        reads = [
+            (table, key, _value(table, "r", row, (None, lsn), now_us)) for table, key, row in self._source.snapshot()
+        ]
+        for table, key, value in reads[: aborted_after % (len(reads) + 1)] + reads:
+            self._broker.produce(_partition(table), key, value)
+        self._next = self._epoch = len(self._source.stream)
+
+    def emit(self, count: int) -> None:
+        """Go on by so many changes."""
+        for event in self._source.stream[self._next : self._next + count]:
+            topic = _partition(event.table).topic
+            if topic in self._held:
+                self._held[topic].append((self._next, event))
+            else:
+                self._produce(event)
+            self._next += 1
+
+    def hold(self, topic: str) -> None:
+        """Let a topic lag behind from now on."""
+        self._held.setdefault(topic, [])
+
+    def release(self) -> None:
+        """Let what lags catch up."""
+        for _, event in sorted(found for waiting in self._held.values() for found in waiting):
+            self._produce(event)
+        self._held.clear()
+
+    def crash(self, back: int) -> None:
+        """Die: what was not acknowledged is lost, and an in-order suffix comes again."""
+        start = max(self._epoch, self._acknowledged() - back)
+        if self._is_first(start) and not _replays(self._source.stream[start : self._next]):
+            start = self._behind(start)
+        self._restart(start)
+
+    def reset(self, back: int) -> None:
+        """Lose the offsets: begin at the slot, which is at a transaction's begin."""
+        start = self._begin(max(self._epoch, self._acknowledged() - back))
+        while not _replays(self._source.stream[start : self._next]):
+            start = self._behind(start)
+        self._restart(start)
+        self._epoch = start
+        self.began_anew = True
+
+    def noise(self, number: int) -> None:
+        """Records of Debezium's that change no row."""
+        values = (b'{"ts_ms":1}', b'{"status":"BEGIN","id":"7:8","ts_ms":1}', None)
+        self._broker.produce(Partition(f"{PREFIX}.transaction", 0), b"{}", values[number % len(values)])
+        message = '{"op":"m","source":{"connector":"postgresql","schema":"","table":""}}'
+        self._broker.produce(Partition(f"{PREFIX}.message", 0), b"{}", message.encode())
+
+    @property
+    def is_level(self) -> bool:
+        return self._next == len(self._source.stream) and not self._held
+
+    def _acknowledged(self) -> int:
+        return min([self._next, *(found[0] for waiting in self._held.values() for found in waiting)])
+
+    def _restart(self, start: int) -> None:
+        """Go on from here; where something behind it was not acknowledged yet, the crash came a moment later."""
+        if start > self._acknowledged():
+            self.release()
+        self.began_anew |= self._is_first(start)
+        self._next = start
+        self._held.clear()
+
+    def _is_first(self, index: int) -> bool:
+        """True where a change that was written once has a null first half."""
+        stream = self._source.stream
+        return index < self._next and stream[index].transaction == stream[self._epoch].transaction
+
+    def _begin(self, index: int) -> int:
+        """The first change of the transaction of this one."""
+        stream = self._source.stream
+        while 0 < index < len(stream) and stream[index - 1].transaction == stream[index].transaction:
+            index -= 1
+        return max(index, self._epoch)
+
+    def _behind(self, index: int) -> int:
+        """The first change behind the transaction of this one."""
+        stream = self._source.stream
+        first = stream[index].transaction
+        while index < self._next and stream[index].transaction == first:
+            index += 1
+        return index
+
+    def _produce(self, event: Event) -> None:
+        first = event.transaction == self._source.stream[self._epoch].transaction
+        seq0 = None if first else self._source.commits[event.transaction - 1]
+        value = _value(event.table, event.op, event.after, (seq0, event.lsn), event.committed_us, event.transaction)
+        partition = _partition(event.table)
+        self._broker.produce(partition, event.key, value)
+        if event.op == "d" and self._tombstones:
+            self._broker.produce(partition, event.key, None)
+
+
+def _replays(events: list[Event]) -> bool:
+    """True where no update that lacks values is followed by its row's end.
+
+    Known: behind null first halves all is applied again, and such an update does not find its row.
+    """
+    return not any(
+        event.lacks and any(later.table == event.table and later.op in "dt" for later in events[index:])
+        for index, event in enumerate(events)
+    )
+
+
+def _partition(table: TableId) -> Partition:
+    return Partition(f"{PREFIX}.{table}", 0)
+
+
+def _value(  # noqa: PLR0913, PLR0917 - an envelope
+    table: TableId,
+    op: str,
+    after: str | None,
+    sequence: tuple[int | None, int],
+    committed_us: int,
+    transaction: int = 0,
+) -> bytes:
+    seq0 = "null" if sequence[0] is None else f'\\"{sequence[0]}\\"'
+    return (
+        f'{{"before":null,"after":{after or "null"},"source":{{"version":"3.7.0.Final","connector":"postgresql",'
+        f'"name":"{PREFIX}","ts_ms":{committed_us // 1000},"snapshot":"{"true" if op == "r" else "false"}","db":"d",'
+        f'"sequence":"[{seq0},\\"{sequence[1]}\\"]","ts_us":{committed_us},"schema":"{table.schema}",'
+        f'"table":"{table.name}","txId":{700 + transaction},"lsn":{sequence[1]}}},"op":"{op}","ts_ms":1}}'
+    ).encode()

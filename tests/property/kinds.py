@@ -1,0 +1,148 @@
+"""The types of the simulated tables: PostgreSQL's text of a value, and how Debezium writes it in JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from functools import cache
+
+from deltasync.table import Column, Table, TypeName
+
+PLACEHOLDER = "unavailable_0123456789"
+# In every text, so that a value in a log is found.
+MARK = "zq"
+# Values from this length on are stored out of line: they do not travel where an update leaves them alone.
+_BIG = 40
+_FILLER = "stored out of line " * 3
+
+# Infinity as the snapshot and as the stream writes it.
+_INFINITE_DATES = {"infinity": (-622191234, 2146033979), "-infinity": (-625821272, -2147472691)}
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A type: `text` makes a value of a number, `encode` its JSON (in a snapshot or in the stream)."""
+
+    name: str
+    sql_type: str
+    text: Callable[[int], str]
+    encode: Callable[[str, bool], object]
+    placeholder: object = None
+
+
+def _array(words: list[str]) -> str:
+    return "{" + ",".join(f'"{word}"' for word in words) + "}"
+
+
+def _phrase(n: int) -> str:
+    """Short, long, or like a placeholder."""
+    shape = n % 4
+    return f"{MARK} {n} {PLACEHOLDER if shape == 2 else _FILLER if shape == 3 else ''}"
+
+
+def _days(text: str, *, snapshot: bool) -> int:
+    if text in _INFINITE_DATES:
+        return _INFINITE_DATES[text][0 if snapshot else 1]
+    return (date.fromisoformat(text) - date(1970, 1, 1)).days
+
+
+_NUMBERS = ("1", "1.0", "1.00", "2", "2.50", "2.5", "NaN", "-3", "30", "0.10")
+_DATES = ("infinity", "-infinity", "2024-02-29", "1969-12-31", "9999-12-31")
+
+INT8 = Kind("int8", "bigint", lambda n: str(n % 9), lambda text, _: int(text))
+INT4 = Kind("int4", "integer", lambda n: str(n % 3), lambda text, _: int(text))
+BOOL = Kind("bool", "boolean", lambda n: "ft"[n % 2], lambda text, _: text == "t")
+TEXT = Kind("text", "text", _phrase, lambda text, _: text, PLACEHOLDER)
+CODE = Kind("text", "text", lambda n: ("1", "1.0", f"{MARK}")[n % 3], lambda text, _: text)
+JSON = Kind("json", "json", lambda n: json.dumps({"a": _phrase(n)}), lambda text, _: text, PLACEHOLDER)
+NUMERIC = Kind(
+    "numeric",
+    "numeric",
+    lambda n: _NUMBERS[n % len(_NUMBERS)],
+    lambda text, _: "NAN" if text == "NaN" else text,
+    PLACEHOLDER,
+)
+DATE = Kind("date", "date", lambda n: _DATES[n % len(_DATES)], lambda text, snapshot: _days(text, snapshot=snapshot))
+BYTEA = Kind("bytea", "bytea", lambda n: "\\x" + _phrase(n).encode().hex(), lambda text, _: text[2:], PLACEHOLDER)
+TEXTS = Kind(
+    "_text",
+    "text[]",
+    lambda n: _array([f"{MARK} {n}"] * (n % 7)),
+    lambda text, _: [word.strip('"') for word in text[1:-1].split(",") if word],
+    [PLACEHOLDER],
+)
+INTS = Kind(
+    "_int4",
+    "integer[]",
+    lambda n: "{" + ",".join(str(7000 + n + i) for i in range(n % 12)) + "}",
+    lambda text, _: [int(number) for number in text[1:-1].split(",") if number],
+    list(PLACEHOLDER.encode()),
+)
+
+_TABLES: dict[str, tuple[dict[str, Kind], tuple[str, ...]]] = {
+    "item": ({"id": INT8, "note": TEXT, "tags": TEXTS, "n": NUMERIC, "flag": BOOL}, ("id",)),
+    "line": ({"x": INT4, "y": CODE, "raw": BYTEA, "nums": INTS}, ("y", "x")),
+    "price": ({"k": NUMERIC, "note": TEXT, "doc": JSON}, ("k",)),
+    "mixed": ({"k": NUMERIC, "code": CODE, "note": TEXT}, ("k", "code")),
+    "day": ({"d": DATE, "note": TEXT, "flag": BOOL}, ("d",)),
+}
+NAMES = tuple(_TABLES)
+EXTRA = TEXT
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A simulated table: its kinds by column, its description."""
+
+    kinds: dict[str, Kind]
+    table: Table
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.table.primary_key
+
+    def identity(self, row: dict[str, str | None]) -> Hashable:
+        """What makes two keys one in PostgreSQL."""
+        return tuple(_number(row[name]) if self.kinds[name] is NUMERIC else row[name] for name in self.key)
+
+
+@cache
+def shape(name: str, extra: int = 0) -> Shape:
+    """The table of this name, with so many columns added to it."""
+    kinds, key = _TABLES[name]
+    kinds = {**kinds, **{f"extra{n}": EXTRA for n in range(extra)}}
+    columns = tuple(
+        Column(
+            column,
+            kind.sql_type,
+            TypeName("pg_catalog", kind.name),
+            not_null=column in key,
+            element=TypeName("pg_catalog", kind.name[1:]) if kind.name.startswith("_") else None,
+        )
+        for column, kind in kinds.items()
+    )
+    return Shape(kinds, Table("shop", name, columns, key))
+
+
+def is_big(kind: Kind, text: str | None) -> bool:
+    return text is not None and kind.placeholder is not None and len(text) >= _BIG
+
+
+@cache
+def token(kind: Kind, text: str | None, snapshot: bool) -> str:  # noqa: FBT001 - part of the cache's key
+    """A value's JSON."""
+    return "null" if text is None else json.dumps(kind.encode(text, snapshot), separators=(",", ":"))
+
+
+@cache
+def unavailable(kind: Kind) -> str:
+    """The JSON of a value that does not travel."""
+    return json.dumps(kind.placeholder, separators=(",", ":"))
+
+
+def _number(text: str | None) -> Hashable:
+    number = Decimal(text or "NaN")
+    return number if number.is_finite() else text

@@ -1,0 +1,39 @@
+"""The replica in memory, for scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tests.property.source import Row
+
+from deltasync.change import Partition
+from deltasync.progress import Claim, Progress
+from deltasync.replica.memory import Database, OperationalError, Replica
+from deltasync.table import TableId
+
+
+class MemoryStore:
+    """See `world.Store`."""
+
+    def __init__(self) -> None:
+        self._database = Database()
+
+    def session(self, at: Callable[[str], object]) -> Replica:
+        return Replica(self._database, at)
+
+    def fail(self) -> Exception:
+        return OperationalError("57P01")
+
+    def end(self, session: object) -> None:
+        if isinstance(session, Replica):
+            session.end()
+
+    def rows(self, table: str, columns: Sequence[str]) -> list[Row]:
+        found = self._database.tables.get(TableId("deltasync" if table == "source_canary" else "shop", table))
+        return [{column: row[column] for column in columns} for row in found.rows.values()] if found else []
+
+    def ledger(self) -> dict[Partition, Progress]:
+        return {p: next(reversed(of_topic.values())) for p, of_topic in self._database.ledger.items()}
+
+    def place(self, partition: Partition, topic_id: str, offset: int) -> None:
+        self._database.place(partition, Claim(topic_id, Progress(offset)), "a test")

@@ -1,0 +1,93 @@
+"""What one seed stands for: tables, workers, and what happens in which order, all as plain numbers.
+
+Whatever is taken out of a scenario, the rest still means something: that is what makes it shrink.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from tests.property.kinds import NAMES
+from tests.property.statements import STATEMENTS
+
+Op = tuple[str, int, int, int]
+
+_STATEMENTS = {
+    "insert": 9,
+    "update": 9,
+    "delete": 3,
+    "rekey": 3,
+    "copy": 2,
+    "swap": 2,
+    "chain": 1,
+    "reinsert": 3,
+    "churn": 1,
+    "truncate": 1,
+    "widen": 1,
+    "announce": 1,
+    "beat": 2,
+    "commit": 9,
+    "rollback": 1,
+}
+_FLOW = {"emit": 12, "step": 24, "noise": 1}
+_FAULTS = {
+    "arm": 12,
+    "kill": 2,
+    "expel": 2,
+    "shuffle": 2,
+    "crash": 3,
+    "reset": 1,
+    "hold": 2,
+    "release": 2,
+    "forget": 1,
+    "outage": 1,
+    "place": 1,
+}
+
+
+class Scenario(NamedTuple):
+    """`before` happens before the snapshot. An op is a name and three numbers."""
+
+    tables: tuple[str, ...]
+    full: tuple[str, ...]
+    workers: int
+    rows_max: int
+    tombstones: bool
+    aborted_reads: int
+    before: tuple[Op, ...]
+    ops: tuple[Op, ...]
+
+
+def scenario(seed: int) -> Scenario:
+    """The scenario of a seed; the same for ever, as long as this module is."""
+    rng = random.Random(seed)  # noqa: S311 - a repeatable one is wanted
+    tables = tuple(rng.sample(NAMES, rng.randint(1, 3)))
+    statements = {**_some(rng, _STATEMENTS), "insert": 6, "commit": 6}
+    rest = {**_some(rng, _FAULTS), **_FLOW, "step": rng.choice((1, 5, 20, 40))}
+    # Without these, the snapshot finds the transactions of all sessions open.
+    commits = tuple(("commit", session, 0, 0) for session in range(3) if rng.random() < 0.7)
+    return Scenario(
+        tables,
+        full=tuple(name for name in tables if rng.random() < 0.2),
+        workers=rng.choice((1, 2, 2, 3)),
+        rows_max=rng.choice((1, 2, 5, 20, 100)),
+        tombstones=rng.random() < 0.3,
+        aborted_reads=rng.choice((0, 0, 0, rng.randint(1, 20))),
+        before=_ops(rng, rng.randint(0, 25), statements) + commits,
+        ops=_ops(rng, rng.randint(20, 150), {**statements, **rest}),
+    )
+
+
+def _some(rng: random.Random, weights: dict[str, int]) -> dict[str, int]:
+    """Each seed leaves some things out and has more of others: what is rare in all of them meets in some."""
+    return {name: weight * rng.choice((0, 1, 1, 3)) for name, weight in weights.items()}
+
+
+def _ops(rng: random.Random, count: int, weights: dict[str, int]) -> tuple[Op, ...]:
+    names = rng.choices(list(weights), list(weights.values()), k=count)
+    return tuple((name, rng.randrange(3), rng.randrange(30), rng.randrange(1000)) for name in names)
+
+
+def is_statement(op: Op) -> bool:
+    return op[0] in STATEMENTS

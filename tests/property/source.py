@@ -1,0 +1,259 @@
+"""A model of the source: tables, transactions that overlap, its write-ahead log, and what is decoded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import NamedTuple
+
+import msgspec
+from tests.property.kinds import Shape, is_big, shape, token, unavailable
+
+from deltasync.debezium.schema_log import CANARY, SCHEMA_LOG
+from deltasync.table import TableId
+
+Row = dict[str, str | None]
+Key = tuple[str, Hashable]
+
+
+class Event(NamedTuple):
+    """One change in the order of the stream. `old` and `new` are set where a key changed: the other half's key.
+
+    `lacks` tells that values did not travel, `key` is JSON, and so is `after`.
+    """
+
+    transaction: int
+    lsn: int
+    committed_us: int
+    table: TableId
+    op: str
+    key: bytes | None
+    after: str | None
+    lacks: bool = False
+    old: bytes | None = None
+    new: bytes | None = None
+
+
+class _Transaction:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.touched: set[Key] = set()
+        self.truncated: set[str] = set()
+
+
+class Source:
+    """The database. A statement that would wait for another session's lock does nothing."""
+
+    def __init__(self, names: Iterable[str], full: Iterable[str]) -> None:
+        self.shapes: dict[str, Shape] = {name: shape(name) for name in names}
+        self.committed: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
+        self.stream: list[Event] = []
+        self.commits: list[int] = []  # the end of each transaction's commit record
+        self.beat = 0
+        self.logged: list[tuple[int, str]] = []  # the schema log's rows: id, description
+        self._full = frozenset(full)
+        self._rows: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
+        self._open: dict[int, _Transaction] = {}
+        self._lsn = 10_000
+        self._clock_us = 1_700_000_000_000_000
+        for name in self.shapes:
+            self.logged.append((len(self.logged) + 1, name))
+
+    # Statements
+
+    def insert(self, session: int, name: str, rows: list[Row]) -> None:
+        """One INSERT, or COPY where there are more rows: they share one place in the log."""
+        found = {self.shapes[name].identity(row): row for row in rows}
+        fresh = {identity: row for identity, row in found.items() if identity not in self._rows[name]}
+        if not fresh or not self._lock(session, name, fresh):
+            return
+        lsn = self._write()
+        for identity, row in fresh.items():
+            self._rows[name][identity] = row
+            self._log(session, lsn, name, "c", self._key(name, row), self._image(name, row))
+
+    def update(self, session: int, name: str, identity: Hashable, changes: Row) -> None:
+        """UPDATE of one row; one that changes the key becomes a delete and an insert."""
+        before = self._rows[name].get(identity)
+        if before is None:
+            return
+        after = {**before, **changes}
+        moved = self.shapes[name].identity(after)
+        if (moved != identity and moved in self._rows[name]) or not self._lock(session, name, (identity, moved)):
+            return
+        lsn = self._write()
+        old, new = self._key(name, before), self._key(name, after)
+        lacking = frozenset() if name in self._full else self._untouched(name, before, after)
+        image = self._image(name, after, lacking)
+        del self._rows[name][identity]
+        self._rows[name][moved] = after
+        if old == new:
+            self._log(session, lsn, name, "u", new, image, lacks=bool(lacking))
+        else:
+            self._log(session, lsn, name, "d", old, None, new=new)
+            self._log(session, lsn, name, "c", new, image, lacks=bool(lacking), old=old)
+
+    def delete(self, session: int, name: str, identity: Hashable) -> None:
+        row = self._rows[name].get(identity)
+        if row is None or not self._lock(session, name, (identity,)):
+            return
+        del self._rows[name][identity]
+        self._log(session, self._write(), name, "d", self._key(name, row), None)
+
+    def truncate(self, session: int, names: list[str]) -> None:
+        """TRUNCATE of several tables, which share one place in the log."""
+        if any(self._is_used(session, name) for name in names):
+            return
+        lsn = self._write()
+        for name in names:
+            mine = self._open.setdefault(session, _Transaction())
+            mine.truncated.add(name)
+            mine.touched.update((name, identity) for identity in self._rows[name])
+            self._rows[name] = {}
+            self._log(session, lsn, name, "t", None, None)
+
+    def add_column(self, session: int, name: str) -> None:
+        """ALTER TABLE … ADD COLUMN, and the entry that the event trigger makes of it."""
+        if self._is_used(session, name) or any(t.touched or t.truncated for t in self._open.values()):
+            return
+        wider = shape(name, len([column for column in self.shapes[name].kinds if column.startswith("extra")]) + 1)
+        added = list(wider.kinds)[-1]
+        self.shapes[name] = wider
+        for rows in (self._rows[name], self.committed[name]):
+            for identity in rows:
+                rows[identity] = {**rows[identity], added: None}
+        self.announce(session, name)
+        self.commit(session)
+
+    def announce(self, session: int, name: str) -> None:
+        """An entry of the schema log."""
+        self.logged.append((len(self.logged) + 1, name))
+        key, image = self.log_row(*self.logged[-1])
+        transaction = self._open.setdefault(session, _Transaction())
+        transaction.events.append(Event(0, self._write(), 0, SCHEMA_LOG, "c", key, image))
+
+    def heartbeat(self) -> None:
+        """The heartbeat's query, in a transaction of its own."""
+        session, op = -1, "u" if self.beat else "c"
+        self.beat += 1
+        transaction = self._open.setdefault(session, _Transaction())
+        transaction.events.append(Event(0, self._write(), 0, CANARY, op, b'{"pipeline":"p"}', self.canary_row()))
+        self.commit(session)
+
+    def commit(self, session: int, step_us: int = 1000) -> None:
+        """End a transaction; its changes join the stream. The clock may stand still, or go back."""
+        transaction = self._open.pop(session, None)
+        if transaction is None:
+            return
+        for name in transaction.truncated:
+            self.committed[name] = {}
+        for name, identity in transaction.touched:
+            row = self._rows[name].get(identity)
+            if row is None:
+                self.committed[name].pop(identity, None)
+            else:
+                self.committed[name][identity] = row
+        self._write()
+        self._clock_us += step_us
+        number = len(self.commits)
+        self.stream += [e._replace(transaction=number, committed_us=self._clock_us) for e in transaction.events]
+        self.commits.append(self._lsn)
+
+    def rollback(self, session: int) -> None:
+        transaction = self._open.pop(session, None)
+        if transaction is None:
+            return
+        for name, identity in transaction.touched:
+            self._rows[name].pop(identity, None)
+            if identity in self.committed[name]:
+                self._rows[name][identity] = self.committed[name][identity]
+
+    def commit_all(self) -> None:
+        for session in list(self._open):
+            self.commit(session)
+
+    # What others see
+
+    def visible(self, name: str) -> list[Hashable]:
+        """The rows of a table, those of open transactions included."""
+        return list(self._rows[name])
+
+    def row(self, name: str, identity: Hashable) -> Row:
+        return self._rows[name][identity]
+
+    def position(self) -> int:
+        """A place in the log: where a slot that is made now begins."""
+        return self._write()
+
+    def clock_us(self) -> int:
+        return self._clock_us
+
+    def snapshot(self) -> Iterable[tuple[TableId, bytes, str]]:
+        """The rows that a snapshot reads: committed ones."""
+        for name, rows in self.committed.items():
+            for row in rows.values():
+                yield self.shapes[name].table.id, self._key(name, row, snapshot=True), self._image(name, row, snap=True)
+        if self.beat:
+            yield CANARY, b'{"pipeline":"p"}', self.canary_row()
+        for entry in self.logged:
+            yield SCHEMA_LOG, *self.log_row(*entry)
+
+    def canary_row(self) -> str:
+        return (
+            f'{{"pipeline":"p","beat":{self.beat},"beat_at":"2026-01-01T00:00:00Z","publication_digest":"d",'
+            '"publication_tables":1,"slot_wal_status":null,"system_identifier":"1","timeline":1}'
+        )
+
+    def log_row(self, id_: int, name: str) -> tuple[bytes, str]:
+        """The key and the image of an entry of the schema log."""
+        description = msgspec.json.encode(self.shapes[name].table).decode()
+        row = {"id": id_, "event": "ddl", "tag": "", "schema_name": "shop", "table_name": name}
+        row |= {"captured": True, "complete": True, "description": description}
+        return b'{"id":%d}' % id_, msgspec.json.encode(row).decode()
+
+    # Locks, the log
+
+    def _lock(self, session: int, name: str, identities: Iterable[Hashable]) -> bool:
+        keys = {(name, identity) for identity in identities}
+        others = [transaction for number, transaction in self._open.items() if number != session]
+        if any(name in other.truncated or keys & other.touched for other in others):
+            return False
+        self._open.setdefault(session, _Transaction()).touched |= keys
+        return True
+
+    def _is_used(self, session: int, name: str) -> bool:
+        others = [transaction for number, transaction in self._open.items() if number != session]
+        return any(name in o.truncated or any(key[0] == name for key in o.touched) for o in others)
+
+    def _write(self) -> int:
+        """The place of one more record of the log; the next one begins where it ends."""
+        found, self._lsn = self._lsn, self._lsn + 56
+        return found
+
+    def _log(  # noqa: PLR0913, PLR0917 - one change
+        self,
+        session: int,
+        lsn: int,
+        name: str,
+        op: str,
+        key: bytes | None,
+        after: str | None,
+        *,
+        lacks: bool = False,
+        old: bytes | None = None,
+        new: bytes | None = None,
+    ) -> None:
+        event = Event(0, lsn, 0, self.shapes[name].table.id, op, key, after, lacks, old, new)
+        self._open.setdefault(session, _Transaction()).events.append(event)
+
+    def _untouched(self, name: str, before: Row, after: Row) -> frozenset[str]:
+        kinds = self.shapes[name].kinds
+        return frozenset(c for c, kind in kinds.items() if is_big(kind, before[c]) and before[c] == after[c])
+
+    def _key(self, name: str, row: Row, *, snapshot: bool = False) -> bytes:
+        kinds, key = self.shapes[name].kinds, self.shapes[name].key
+        return ("{" + ",".join(f'"{c}":{token(kinds[c], row[c], snapshot)}' for c in key) + "}").encode()
+
+    def _image(self, name: str, row: Row, lacking: frozenset[str] = frozenset(), *, snap: bool = False) -> str:
+        kinds = self.shapes[name].kinds
+        tokens = (unavailable(k) if c in lacking else token(k, row[c], snap) for c, k in kinds.items())
+        return "{" + ",".join(f'"{c}":{t}' for c, t in zip(kinds, tokens, strict=True)) + "}"

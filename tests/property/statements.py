@@ -1,0 +1,168 @@
+"""What sessions do on the simulated source. Each statement finds its rows by numbers, whatever is there by then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from tests.property.kinds import Shape, is_big
+from tests.property.source import Row, Source
+
+# Key changes of rows with unchanged large values stop their partition: such rows get new ones with the key.
+KEY_CHANGE_KEEPS_BIG = False
+
+_CLOCK_STEPS_US = (1000, 0, 2500, -5000)
+
+
+def insert(source: Source, session: int, table: int, n: int) -> None:
+    name = _name(source, table)
+    source.insert(session, name, [_row(source.shapes[name], n)])
+
+
+def copy(source: Source, session: int, table: int, n: int) -> None:
+    """COPY: rows with one place in the log."""
+    name = _name(source, table)
+    source.insert(session, name, [_row(source.shapes[name], n + i) for i in range(2 + n % 4)])
+
+
+def update(source: Source, session: int, table: int, n: int) -> None:
+    name, found = _rows(source, table)
+    if found:
+        shape = source.shapes[name]
+        rest = [column for column in shape.kinds if column not in shape.key]
+        changed = [column for i, column in enumerate(rest) if (n >> i) & 1]
+        values = {column: _text(shape, column, n + i) for i, column in enumerate(changed)}
+        source.update(session, name, found[n % len(found)], values)
+
+
+def delete(source: Source, session: int, table: int, n: int) -> None:
+    name, found = _rows(source, table)
+    if found:
+        source.delete(session, name, found[n % len(found)])
+
+
+def rekey(source: Source, session: int, table: int, n: int) -> None:
+    """Another key, or the same number in another text."""
+    name, found = _rows(source, table)
+    if found:
+        _move(source, session, (name, found[n % len(found)]), _key(source.shapes[name], n // 3), n)
+
+
+def swap(source: Source, session: int, table: int, n: int) -> None:
+    """Two rows exchange their keys, through a free one."""
+    _rotate(source, session, table, n, 2)
+
+
+def chain(source: Source, session: int, table: int, n: int) -> None:
+    """Three rows move on to the key of the next."""
+    _rotate(source, session, table, n, 3)
+
+
+def reinsert(source: Source, session: int, table: int, n: int) -> None:
+    """Delete a row, and insert another with its key."""
+    name, found = _rows(source, table)
+    if found:
+        identity = found[n % len(found)]
+        key = {column: source.row(name, identity)[column] for column in source.shapes[name].key}
+        source.delete(session, name, identity)
+        source.insert(session, name, [{**_row(source.shapes[name], n), **key}])
+
+
+def churn(source: Source, session: int, table: int, n: int) -> None:
+    """Insert, update and delete a row."""
+    name = _name(source, table)
+    shape = source.shapes[name]
+    row = _row(shape, n)
+    if shape.identity(row) not in source.visible(name):
+        source.insert(session, name, [row])
+        source.update(session, name, shape.identity(row), {list(shape.kinds)[-1]: row[list(shape.kinds)[-1]]})
+        source.delete(session, name, shape.identity(row))
+
+
+def truncate(source: Source, session: int, _table: int, n: int) -> None:
+    source.truncate(session, [name for i, name in enumerate(source.shapes) if (n >> i) & 1])
+
+
+def widen(source: Source, session: int, table: int, _n: int) -> None:
+    source.add_column(session, _name(source, table))
+
+
+def announce(source: Source, session: int, table: int, _n: int) -> None:
+    source.announce(session, _name(source, table))
+
+
+def beat(source: Source, _session: int, _table: int, _n: int) -> None:
+    source.heartbeat()
+
+
+def commit(source: Source, session: int, _table: int, n: int) -> None:
+    source.commit(session, _CLOCK_STEPS_US[n % len(_CLOCK_STEPS_US)])
+
+
+def rollback(source: Source, session: int, _table: int, _n: int) -> None:
+    source.rollback(session)
+
+
+STATEMENTS: dict[str, Callable[[Source, int, int, int], None]] = {
+    "insert": insert,
+    "copy": copy,
+    "update": update,
+    "delete": delete,
+    "rekey": rekey,
+    "swap": swap,
+    "chain": chain,
+    "reinsert": reinsert,
+    "churn": churn,
+    "truncate": truncate,
+    "widen": widen,
+    "announce": announce,
+    "beat": beat,
+    "commit": commit,
+    "rollback": rollback,
+}
+
+
+def _name(source: Source, table: int) -> str:
+    return list(source.shapes)[table % len(source.shapes)]
+
+
+def _rows(source: Source, table: int) -> tuple[str, list[Hashable]]:
+    name = _name(source, table)
+    return name, source.visible(name)
+
+
+def _text(shape: Shape, column: str, n: int) -> str | None:
+    return None if n % 7 == 3 and column not in shape.key else shape.kinds[column].text(n)
+
+
+def _row(shape: Shape, n: int) -> Row:
+    return {column: _text(shape, column, n + 5 * i) for i, column in enumerate(shape.kinds)}
+
+
+def _key(shape: Shape, n: int) -> Row:
+    return {column: shape.kinds[column].text(n + 5 * i) for i, column in enumerate(shape.key)}
+
+
+def _rotate(source: Source, session: int, table: int, n: int, count: int) -> None:
+    name, found = _rows(source, table)
+    shape = source.shapes[name]
+    free = next((key for i in range(12) if shape.identity(key := _key(shape, n + i)) not in found), None)
+    chosen = [found[(n + i) % len(found)] for i in range(count)] if len(found) >= count else []
+    if free is None or not chosen:
+        return
+    keys = [{column: source.row(name, identity)[column] for column in shape.key} for identity in chosen]
+    _move(source, session, (name, chosen[0]), free, n)
+    for i in range(1, count):
+        _move(source, session, (name, chosen[i]), keys[i - 1], n + i)
+    _move(source, session, (name, shape.identity(free)), keys[-1], n)
+
+
+def _move(source: Source, session: int, row: tuple[str, Hashable], key: Row, n: int) -> None:
+    """Change a row's key, and the large values that would not travel with it."""
+    name, identity = row
+    if identity not in source.visible(name):
+        return
+    shape, now = source.shapes[name], source.row(name, identity)
+    big = () if KEY_CHANGE_KEEPS_BIG else [c for c, kind in shape.kinds.items() if is_big(kind, now[c])]
+    fresh = {column: shape.kinds[column].text(n) for column in big}
+    written = {column: text if text != now[column] else None for column, text in fresh.items()}
+    source.update(session, name, identity, {**written, **key})

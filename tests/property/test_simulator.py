@@ -1,0 +1,35 @@
+"""2,000 seeds of the simulator, and the cases that once failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.property.scenario import scenario
+from tests.property.shrink import failure, from_json, report, watched
+
+CASES = Path(__file__).with_name("cases.jsonl").read_text(encoding="utf-8").splitlines()
+_SEEDS = 2000
+_PART = 100
+
+
+@pytest.fixture(autouse=True)
+def _watched() -> Iterator[None]:
+    with watched():
+        yield
+
+
+@pytest.mark.parametrize("first", range(0, _SEEDS, _PART))
+def test_seeds(first: int) -> None:
+    """Whatever happens on the way, the replica ends as the source (see README.md)."""
+    for seed in range(first, first + _PART):
+        why = failure(scenario(seed))
+        if why is not None:
+            pytest.fail(report(seed, why), pytrace=False)
+
+
+@pytest.mark.parametrize("line", CASES)
+def test_cases(line: str) -> None:
+    """What failed once, as small as it got."""
+    assert failure(from_json(line)) is None

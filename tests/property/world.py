@@ -1,0 +1,363 @@
+"""Our real pipeline between a simulated source and a replica, with everything going wrong on the way.
+
+Nothing runs at the same time as anything else. A worker that is frozen is one in whose call other
+things happen: what comes next in the scenario, until it wakes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple, Protocol
+
+from tests.property.connector import PREFIX, Connector
+from tests.property.kinds import PLACEHOLDER
+from tests.property.scenario import Op, Scenario
+from tests.property.source import Row, Source
+from tests.property.statements import STATEMENTS
+
+from deltasync.change import Partition, Record
+from deltasync.errors import UnreachableError
+from deltasync.failure import Verdict, verdict
+from deltasync.kafka.memory import Broker, Consumer, evenly
+from deltasync.lifecycle import Lifecycle
+from deltasync.monitor.metrics import Metrics
+from deltasync.pipeline import Pipeline
+from deltasync.ports import Replica
+from deltasync.progress import Progress
+from deltasync.settings import Settings
+
+GROUP = "p"
+# Where a worker can be met by a fault, in the order of a turn.
+PLACES = ("polled", "begin", "fenced", "committed", "commit")
+# Twice as often what makes a zombie of it: a worker that wakes with records in its hands that others have applied.
+KINDS = ("kill", "fail", "freeze", "freeze and expel", "freeze and end", "freeze and expel")
+# So many turns without a fault must be enough for all that is left.
+_TURNS_MAX = 400
+# Metrics are not under test, and making them anew takes longer than a scenario.
+_METRICS = Metrics()
+
+
+class Killed(BaseException):
+    """The worker's process is gone, there and then."""
+
+
+class BrokenError(AssertionError):
+    """A promise was not kept."""
+
+
+class Store(Protocol):
+    """The replica that outlives its sessions."""
+
+    def session(self, at: Callable[[str], object]) -> Replica:
+        """A session that calls `at` with the place where it is (see `replica.memory.Replica`)."""
+
+    def fail(self) -> Exception:
+        """What this database raises where it ends a session."""
+
+    def end(self, session: Replica) -> None:
+        """End a session's transaction from the server's side."""
+
+    def rows(self, table: str, columns: Sequence[str]) -> list[Row]: ...
+
+    def ledger(self) -> dict[Partition, Progress]: ...
+
+    def place(self, partition: Partition, topic_id: str, offset: int) -> None:
+        """Move the ledger by hand."""
+
+
+class Clock:
+    """Time goes only where somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class _Member(Consumer):
+    """A consumer that tells where the worker is."""
+
+    at: Callable[[str], object]
+
+    def poll(self, *, rows_max: int, bytes_max: int, wait_s: float) -> list[Record]:
+        found = super().poll(rows_max=rows_max, bytes_max=bytes_max, wait_s=wait_s)
+        if found:
+            self.at("polled")
+        return found
+
+    def commit(self, next_offsets: Mapping[Partition, int]) -> None:
+        self.at("commit")
+        super().commit(next_offsets)
+
+
+class _Fault(NamedTuple):
+    place: str
+    kind: str
+    ops: int
+
+
+class Worker:
+    """One process: killed and started again, frozen and woken."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._fault: _Fault | None = None
+        self.is_busy = False
+        self.start()
+
+    def start(self) -> None:
+        world = self._world
+        self.alive = True
+        self.member = _Member(world.broker, GROUP, PREFIX, world.clock.wait)
+        self.member.at = self._at
+        self.session = world.store.session(self._at)
+        self.pipeline = Pipeline(_settings(world.rows_max), self.member, self.session, _METRICS, Lifecycle(world.clock))
+        self._guarded(self.pipeline.start, starting=True)
+
+    def step(self) -> None:
+        """One turn of the loop; a process that is not there any more is started first."""
+        if self.is_busy:
+            return
+        if not self.alive:
+            self.start()
+        if self.alive:
+            self._guarded(self.pipeline.step)
+
+    def arm(self, place: int, kind: int, ops: int) -> None:
+        self._fault = _Fault(PLACES[place % len(PLACES)], KINDS[kind % len(KINDS)], ops)
+
+    def disarm(self) -> None:
+        self._fault = None
+
+    def kill(self) -> None:
+        if self.alive and not self.is_busy:
+            self._gone()
+
+    def _guarded(self, act: Callable[[], None], *, starting: bool = False) -> None:
+        """Act as a process: where the service ends, it is started again."""
+        self.is_busy = True
+        try:
+            act()
+        except (Killed, UnreachableError):
+            self._gone()
+        except Exception as error:
+            if not starting or verdict(error) is not Verdict.RETRY:
+                raise
+            self._gone()
+        finally:
+            self.is_busy = False
+
+    def _gone(self) -> None:
+        self.alive = False
+        self.session.close()
+        self._world.ghosts.append(self.member)
+
+    def _at(self, place: str) -> None:
+        """The worker is at this place: if a fault waits for it there, it happens."""
+        self._world.observe()
+        fault = self._fault
+        if fault is None or fault.place != place:
+            return
+        self._fault = None
+        match fault.kind:
+            case "kill":
+                raise Killed
+            case "fail" if place in ("begin", "fenced", "committed"):
+                raise self._world.store.fail()
+            case "freeze and expel":
+                self._world.broker.expel(self.member)
+            case "freeze and end":
+                self._world.store.end(self.session)
+        self._world.meanwhile(self, fault.ops)
+
+
+class World:
+    """One scenario under way."""
+
+    def __init__(self, scenario: Scenario, store: Store) -> None:
+        self.store = store
+        self.clock = Clock()
+        self.broker = Broker(self._assign)
+        self.rows_max = scenario.rows_max
+        self.ghosts: list[Consumer] = []
+        self._salt = 0
+        self._ledger: dict[Partition, int] = {}
+        self._beats: list[int] = []
+        self._source = Source(scenario.tables, scenario.full)
+        self._connector = Connector(self._source, self.broker, tombstones=scenario.tombstones)
+        self._ops: deque[Op] = deque(scenario.before)
+        self.perform(len(self._ops))
+        self._connector.snapshot(scenario.aborted_reads)
+        self._ops.extend(scenario.ops)
+        self._workers = [Worker(self) for _ in range(scenario.workers)]
+
+    def run(self) -> None:
+        """Let everything happen, then calm, and see that the replica is the source. Raises BrokenError."""
+        self.perform(len(self._ops))
+        self._calm()
+        self._compare("at the end")
+        self._again()
+        self._calm()
+        self._compare("after records came again")
+
+    def perform(self, count: int) -> None:
+        """The next things of the scenario."""
+        for _ in range(min(count, len(self._ops))):
+            if self._ops:
+                self._do(*self._ops.popleft())
+
+    def meanwhile(self, frozen: Worker, ops: int) -> None:
+        """What happens while a worker is frozen: the next things, and others that work."""
+        self.perform(ops)
+        self._connector.emit(ops)
+        for _ in range(1 + ops % 5):
+            for worker in self._workers:
+                if worker is not frozen:
+                    worker.step()
+
+    def observe(self) -> None:
+        """At any moment: the ledger does not go back by itself, and neither does the canary.
+
+        But for an operator, and behind null first halves: there all that follows is applied again.
+        """
+        beats = [int(row["beat"] or 0) for row in self.store.rows("source_canary", ["beat"])]
+        if beats < self._beats and not self._connector.began_anew:
+            raise BrokenError(f"the canary went back to {beats}")
+        self._beats = beats
+        for partition, progress in self.store.ledger().items():
+            if progress.next_offset < self._ledger.get(partition, 0):
+                raise BrokenError(f"the ledger of {partition} went back to {progress.next_offset}")
+            self._ledger[partition] = progress.next_offset
+
+    def _do(self, name: str, who: int, where: int, n: int) -> None:
+        if name in STATEMENTS:
+            STATEMENTS[name](self._source, who, where, n)
+            return
+        worker = self._workers[who % len(self._workers)]
+        match name:
+            case "step":
+                worker.step()
+            case "arm":
+                worker.arm(where // 2 if n % 3 else 0, n, 1 + n % 11)
+            case "kill":
+                worker.kill()
+            case "emit":
+                self._connector.emit(1 + n % 12)
+            case _:
+                self._disturb(name, worker, where, n)
+
+    def _disturb(self, name: str, worker: Worker, where: int, n: int) -> None:
+        match name:
+            case "expel":
+                self.broker.expel(self.ghosts.pop() if self.ghosts else worker.member)
+            case "shuffle":
+                self._salt = n
+                self.broker.rebalance(self.broker.group(GROUP), f"{PREFIX}.")
+            case "forget":
+                self.broker.group(GROUP).committed = {}
+            case "outage":
+                self.broker.reachable = not self.broker.reachable
+            case "place":
+                self._place(where, n)
+            case _:
+                self._disturb_connector(name, where, n)
+
+    def _disturb_connector(self, name: str, where: int, n: int) -> None:
+        match name:
+            case "crash":
+                self._connector.crash(n % 25)
+            case "reset":
+                self._connector.reset(n % 25)
+            case "hold":
+                topics = sorted({partition.topic for partition in self.broker.partitions("")})
+                self._connector.hold(topics[where % len(topics)])
+            case "release":
+                self._connector.release()
+            case "noise":
+                self._connector.noise(n)
+            case _:
+                raise ValueError(name)
+
+    def _place(self, where: int, n: int) -> None:
+        """An operator moves a partition: to the begin of its log, or to where it is."""
+        found = sorted(self.store.ledger().items())
+        if found:
+            partition, progress = found[where % len(found)]
+            log = self.broker.log(partition)
+            offset = progress.next_offset if n % 2 or log is None else log.start_offset
+            self._ledger[partition] = offset
+            self._connector.began_anew = True
+            self.store.place(partition, log.topic_id if log else "", offset)
+
+    def _assign(
+        self, partitions: Sequence[Partition], members: Sequence[Consumer], before: Mapping[Partition, Consumer]
+    ) -> dict[Partition, Consumer]:
+        if not self._salt:
+            return evenly(partitions, members, before)
+        return {p: members[self._salt * (7 + i) // 5 % len(members)] for i, p in enumerate(partitions)}
+
+    # The end
+
+    def _calm(self) -> None:
+        """No more faults: everything is committed, written, and applied."""
+        self._source.commit_all()
+        self._connector.release()
+        self._connector.emit(len(self._source.stream))
+        self.broker.reachable = True
+        for worker in self._workers:
+            worker.disarm()
+        for ghost in self.ghosts:
+            self.broker.expel(ghost)
+        for _ in range(_TURNS_MAX):
+            for worker in self._workers:
+                worker.step()
+            self.observe()
+            if not self._unapplied():
+                return
+        raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {self._troubles()}")
+
+    def _unapplied(self) -> dict[str, int]:
+        ledger = self.store.ledger()
+        ends = {p: log.end_offset for p in self.broker.partitions(f"{PREFIX}.") if (log := self.broker.log(p))}
+        lag = {str(p): end - ledger.get(p, Progress()).next_offset for p, end in ends.items()}
+        return {partition: records for partition, records in lag.items() if records}
+
+    def _troubles(self) -> list[str]:
+        return [f"{t.partition} {t.state.value}: {t.error.what}" for w in self._workers for t in w.pipeline.troubles()]
+
+    def _again(self) -> None:
+        """The connector dies and repeats itself, with nothing new: nothing may change."""
+        self._connector.crash(20)
+
+    def _compare(self, when: str) -> None:
+        for name, shape in self._source.shapes.items():
+            wanted = self._source.committed[name]
+            found = _by_identity(shape.identity, self.store.rows(name, list(shape.kinds)))
+            if found != wanted:
+                raise BrokenError(f"shop.{name} differs {when}: {_difference(wanted, found)}")
+        beats = [row["beat"] for row in self.store.rows("source_canary", ["beat"])]
+        if beats != [str(self._source.beat)] * bool(self._source.beat):
+            raise BrokenError(f"the canary is at {beats} {when}, not at {self._source.beat}")
+
+
+def _by_identity(identity: Callable[[Row], Hashable], rows: Iterable[Row]) -> dict[Hashable, Row]:
+    return {identity(row): row for row in rows}
+
+
+def _difference(wanted: dict[Hashable, Row], found: dict[Hashable, Row]) -> str:
+    keys = sorted(wanted.keys() | found.keys(), key=str)
+    return "; ".join(f"{k}: {found.get(k)} for {wanted.get(k)}" for k in keys if found.get(k) != wanted.get(k))
+
+
+@cache
+def _settings(rows_max: int) -> Settings:
+    return Settings.model_validate(
+        {"pipeline": GROUP, "unavailable_value": PLACEHOLDER, "batch": {"rows_max": rows_max}}
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -42,6 +43,12 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     moves: bool = False
+
+
+def ends_in_half(records: Sequence[Record]) -> bool:
+    """True where the last record, tombstones apart, is the first half of a key change."""
+    last = next((record for record in reversed(records) if record.value is not None), None)
+    return last is not None and last.moves
 
 
 class Op(StrEnum):

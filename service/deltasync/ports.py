@@ -42,6 +42,7 @@ class Consumer(Protocol):
     def poll(self, *, rows_max: int, bytes_max: int, wait_s: float) -> list[Record]:
         """The records that are there, at most `rows_max`, about `bytes_max`; waits for the first one.
 
+        The bounds do not part the halves of a key change: a batch that ended between them would for ever.
         Returns an empty list after `wait_s` seconds without any. Keeps this member in its group.
         """
 

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from deltasync.change import Log, Partition, Record
+from deltasync.change import Log, Partition, Record, ends_in_half
 from deltasync.errors import SettingsError, UnreachableError
 from deltasync.ports import Owner
 from deltasync.settings import Settings
@@ -86,8 +86,8 @@ class Consumer:
         found: list[Record] = []
         self._collect(self._client.consume(1, wait_s), found)
         size = _size(found)
-        while found and len(found) < rows_max and size < bytes_max:
-            chunk = self._client.consume(min(_CHUNK, rows_max - len(found)), 0)
+        while found and ((len(found) < rows_max and size < bytes_max) or ends_in_half(found)):
+            chunk = self._client.consume(max(1, min(_CHUNK, rows_max - len(found))), 0)
             if not chunk:
                 break
             before = len(found)

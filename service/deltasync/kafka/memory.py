@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 
-from deltasync.change import Log, Partition, Record
+from deltasync.change import Log, Partition, Record, ends_in_half
 from deltasync.errors import UnreachableError
 from deltasync.ports import Owner
 
@@ -29,7 +29,7 @@ class _Topic:
 
     def log(self, number: int) -> Log:
         start = self.starts[number]
-        return Log(self.id, start, start + len(self.logs[number]))
+        return Log(self.id, start, start + len(self.logs[number]), len(self.logs))
 
 
 class Group:
@@ -62,13 +62,13 @@ class Broker:
     def delete(self, topic: str) -> None:
         del self._topics[topic]
 
-    def produce(self, partition: Partition, key: bytes | None, value: bytes | None) -> int:
-        """Append a record; returns its offset. A topic that is not there is made."""
+    def produce(self, partition: Partition, key: bytes | None, value: bytes | None, *, moves: bool = False) -> int:
+        """Append a record (see `Record.moves`); returns its offset. A topic that is not there is made."""
         if partition.topic not in self._topics:
             self.create(partition.topic)
         topic = self._topics[partition.topic]
         offset = topic.log(partition.number).end_offset
-        topic.logs[partition.number].append(Record(partition, offset, key, value))
+        topic.logs[partition.number].append(Record(partition, offset, key, value, moves))
         return offset
 
     def expire(self, partition: Partition, before: int) -> None:
@@ -249,7 +249,7 @@ class Consumer:
         size = 0
         for partition in self._readable():
             for record in self._broker.records(partition, self._positions[partition]):
-                if len(found) >= rows_max or size >= bytes_max:
+                if (len(found) >= rows_max or size >= bytes_max) and not ends_in_half(found):
                     return found
                 found.append(record)
                 size += len(record.value or b"")

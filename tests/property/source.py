@@ -16,9 +16,9 @@ Key = tuple[str, Hashable]
 
 
 class Event(NamedTuple):
-    """One change in the order of the stream. `old` and `new` are set where a key changed: the other half's key.
+    """One change in the order of the stream: `key` and `after` are JSON.
 
-    `lacks` tells that values did not travel, `key` is JSON, and so is `after`.
+    `lacks` tells that values did not travel, `moves` that the row goes on under another key.
     """
 
     transaction: int
@@ -29,8 +29,7 @@ class Event(NamedTuple):
     key: bytes | None
     after: str | None
     lacks: bool = False
-    old: bytes | None = None
-    new: bytes | None = None
+    moves: bool = False
 
 
 class _Transaction:
@@ -89,8 +88,8 @@ class Source:
         if old == new:
             self._log(session, lsn, name, "u", new, image, lacks=bool(lacking))
         else:
-            self._log(session, lsn, name, "d", old, None, new=new)
-            self._log(session, lsn, name, "c", new, image, lacks=bool(lacking), old=old)
+            self._log(session, lsn, name, "d", old, None, moves=True)
+            self._log(session, lsn, name, "c", new, image, lacks=bool(lacking))
 
     def delete(self, session: int, name: str, identity: Hashable) -> None:
         row = self._rows[name].get(identity)
@@ -239,10 +238,9 @@ class Source:
         after: str | None,
         *,
         lacks: bool = False,
-        old: bytes | None = None,
-        new: bytes | None = None,
+        moves: bool = False,
     ) -> None:
-        event = Event(0, lsn, 0, self.shapes[name].table.id, op, key, after, lacks, old, new)
+        event = Event(0, lsn, 0, self.shapes[name].table.id, op, key, after, lacks, moves)
         self._open.setdefault(session, _Transaction()).events.append(event)
 
     def _untouched(self, name: str, before: Row, after: Row) -> frozenset[str]:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from tests.property.kinds import Shape, is_big
+from tests.property.kinds import Shape
 from tests.property.source import Row, Source
-
-# Key changes of rows with unchanged large values stop their partition: such rows get new ones with the key.
-KEY_CHANGE_KEEPS_BIG = False
 
 _CLOCK_STEPS_US = (1000, 0, 2500, -5000)
 
@@ -44,7 +41,7 @@ def rekey(source: Source, session: int, table: int, n: int) -> None:
     """Another key, or the same number in another text."""
     name, found = _rows(source, table)
     if found:
-        _move(source, session, (name, found[n % len(found)]), _key(source.shapes[name], n // 3), n)
+        source.update(session, name, found[n % len(found)], _key(source.shapes[name], n // 3))
 
 
 def swap(source: Source, session: int, table: int, n: int) -> None:
@@ -150,19 +147,7 @@ def _rotate(source: Source, session: int, table: int, n: int, count: int) -> Non
     if free is None or not chosen:
         return
     keys = [{column: source.row(name, identity)[column] for column in shape.key} for identity in chosen]
-    _move(source, session, (name, chosen[0]), free, n)
+    source.update(session, name, chosen[0], free)
     for i in range(1, count):
-        _move(source, session, (name, chosen[i]), keys[i - 1], n + i)
-    _move(source, session, (name, shape.identity(free)), keys[-1], n)
-
-
-def _move(source: Source, session: int, row: tuple[str, Hashable], key: Row, n: int) -> None:
-    """Change a row's key, and the large values that would not travel with it."""
-    name, identity = row
-    if identity not in source.visible(name):
-        return
-    shape, now = source.shapes[name], source.row(name, identity)
-    big = () if KEY_CHANGE_KEEPS_BIG else [c for c, kind in shape.kinds.items() if is_big(kind, now[c])]
-    fresh = {column: shape.kinds[column].text(n) for column in big}
-    written = {column: text if text != now[column] else None for column, text in fresh.items()}
-    source.update(session, name, identity, {**written, **key})
+        source.update(session, name, chosen[i], keys[i - 1])
+    source.update(session, name, shape.identity(free), keys[-1])

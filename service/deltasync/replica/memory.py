@@ -12,7 +12,7 @@ from deltasync.change import Partition
 from deltasync.debezium.rows import Rows
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import GapError, RecordError, RefusedError
-from deltasync.plan import TablePlan
+from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.replica import evolve
@@ -45,9 +45,10 @@ class MemoryTable:
 
     def written(self, plan: TablePlan) -> tuple[MemoryTable, int]:
         """The table after a plan, and how many rows it wrote."""
+        moved = [self._whole(moves) for moves in plan.moves]
         after = MemoryTable(self.table, {} if plan.truncate else self.rows)
         count = sum(after._delete(row) for row in _each(plan.deletes))
-        for rows in plan.upserts:
+        for rows in (*plan.upserts, *moved):
             after._once(rows)
             count += sum(after._upsert(row) for row in _each(rows))
         for rows in plan.updates:
@@ -61,6 +62,15 @@ class MemoryTable:
         empty: Row = {column.name: None for column in added}
         described = Table(table.schema, table.name, self.table.columns + added, self.table.primary_key)
         return MemoryTable(described, {key: {**row, **empty} for key, row in self.rows.items()})
+
+    def _whole(self, moves: Moves) -> Rows:
+        """Rows that change their key, with what did not travel."""
+        before = [self.rows.get(self._key(origin)) for origin in _each(moves.origins)]
+        found = [row for row in before if row is not None]
+        if len(found) < len(before):
+            raise _missing(self.table)
+        lacking = [[row[name] for row in found] for name in moves.lacking]
+        return Rows((*moves.rows.columns, *moves.lacking), [*moves.rows.values, *lacking])
 
     def _key(self, row: Row) -> Hashable:
         return tuple(_value(row[name]) if name in self._numeric else row[name] for name in self.table.primary_key)
@@ -87,7 +97,7 @@ class MemoryTable:
         key = self._key(row)
         before = self.rows.get(key)
         if before is None:
-            raise RecordError(f"A row of {self.table.id} is not on the replica.", remedy="Read the table again.")
+            raise _missing(self.table)
         kept = {name: value for name, value in row.items() if name not in self.table.primary_key}
         self.rows[key] = {**before, **kept}
         return True
@@ -224,6 +234,10 @@ def _fitting(tables: Mapping[TableId, MemoryTable], plan: TablePlan) -> MemoryTa
     if found is None or any(found.table.column(column.name) is None for column in plan.table.stored_columns):
         raise RecordError(f"The table {plan.table.id} does not fit on the replica.", remedy="Run replica setup.")
     return found
+
+
+def _missing(table: Table) -> RecordError:
+    return RecordError(f"A row of {table.id} is not on the replica.", remedy="Read the table again.")
 
 
 def _each(rows: Rows | None) -> Iterable[Row]:

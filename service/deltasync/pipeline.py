@@ -111,10 +111,11 @@ class Pipeline:
         return intake.take(records, self._assignment.progress(), self._tables, self._assignment.spread())
 
     def _settle(self, found: Intake) -> None:
-        """Apply what was taken, and block the partitions that were cut."""
+        """Apply what was taken, and block the partitions that were cut, unless an earlier record blocked them."""
         self._apply_or_narrow(found.taken)
         for cut in found.cuts.values():
-            self._assignment.block(cut, self._tables)
+            if self._assignment.is_read(cut.partition):
+                self._assignment.block(cut, self._tables)
 
     def _apply_or_narrow(self, taken: Sequence[Taken]) -> None:
         """Apply; where a record is to blame, narrow down to it and block its partition there."""

@@ -52,9 +52,10 @@ def set_(
     reason: Annotated[str, typer.Option("--reason", help="Why; it is kept in deltasync.ledger_audit.")],
     as_json: AsJson = False,
 ) -> None:
-    """Move one partition by hand: its records are read on from OFFSET, and its watermark starts anew.
+    """Move one partition by hand: its records are read on from OFFSET.
 
-    Forwards it skips records for good, backwards it applies them again. A running worker goes on from there
+    Forwards it skips records for good, backwards it applies them again; unless it moves forwards, its watermark
+    starts anew. A running worker goes on from there
     within seconds, also where it had stopped.
 
     Example: `deltasync ledger set shop.orders 0 4711 --reason "record 4710 was repaired by hand"`

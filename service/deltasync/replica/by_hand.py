@@ -14,10 +14,11 @@ from deltasync.replica.tables import ledger, ledger_audit
 
 
 def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Claim, reason: str) -> int | None:
-    """Make `to.progress.next_offset` what is read next, and forget the watermark; returns where it was, if known.
+    """Make `to.progress.next_offset` what is read next; returns where it was, if known.
 
-    The latest source commit stays: without it, records that come again from before a step back of the source's
-    clock would look like those of a replaced log.
+    A move forward, behind what cannot be read, keeps the watermark: what a connector repeats there is older still.
+    Any other move forgets it. The latest source commit stays: without it, records that come again from before a
+    step back of the source's clock would look like those of a replaced log.
     Belongs into a transaction of its own. A worker that is applying the partition is fenced, and reads on from
     here. Raises RefusedError without a reason.
     """
@@ -26,13 +27,9 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
     key = {"pipeline": pipeline, "topic": partition.topic, "topic_id": to.topic_id, "partition": partition.number}
     is_it = sa.and_(*(ledger.c[name] == value for name, value in key.items()))
     before = connection.execute(sa.select(ledger.c.next_offset).where(is_it).with_for_update()).scalar_one_or_none()
-    placed: dict[str, Any] = {
-        "next_offset": to.progress.next_offset,
-        "seq0": None,
-        "seq1": None,
-        "tied": [],
-        "updated_at": sa.func.clock_timestamp(),
-    }
+    placed: dict[str, Any] = {"next_offset": to.progress.next_offset, "updated_at": sa.func.clock_timestamp()}
+    if before is None or to.progress.next_offset <= before:
+        placed |= {"seq0": None, "seq1": None, "tied": []}
     statement = insert(ledger).values({**key, **placed})
     connection.execute(statement.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=placed))
     audit = {

@@ -114,12 +114,13 @@ class Database:
         self.locks: dict[Partition, Replica] = {}
 
     def place(self, partition: Partition, to: Claim, reason: str) -> None:
-        """Move the ledger by hand, and forget the watermark (see `by_hand.place`)."""
+        """Move the ledger by hand (see `by_hand.place`)."""
         if not reason.strip():
             raise RefusedError("The ledger is not moved without a reason.", remedy="Say why: --reason TEXT.")
         of_topic = self.ledger.setdefault(partition, {})
         before = of_topic.pop(to.topic_id, Progress())
-        of_topic[to.topic_id] = Progress(to.progress.next_offset, None, before.committed_us, before.skipped)
+        kept = before if to.progress.next_offset > before.next_offset else before._replace(watermark=None, tied=())
+        of_topic[to.topic_id] = kept._replace(next_offset=to.progress.next_offset)
         self.audit.append(partition)
 
 

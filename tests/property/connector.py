@@ -28,6 +28,7 @@ class Connector:
         self._epoch = 0  # where the connector began without offsets: in that transaction first halves are null
         self._held: dict[str, list[tuple[int, Event]]] = {}
         self.began_anew = False  # null first halves came again: nothing behind them is skipped
+        self.watermark_forgotten = False  # by an operator: neither is what comes again then
 
     def snapshot(self, aborted_after: int) -> None:
         """Read all tables; a first attempt died after so many rows."""
@@ -63,8 +64,8 @@ class Connector:
     def crash(self, back: int) -> None:
         """Die: what was not acknowledged is lost, and an in-order suffix comes again."""
         start = max(self._epoch, self._acknowledged() - back)
-        if self._is_first(start) and not self.replays(start):
-            start = self._behind(start)
+        if (self._is_first(start) or self.watermark_forgotten) and not self.replays(start):
+            start = self._written if self.watermark_forgotten else self._behind(start)
         self._restart(start)
 
     def reset(self, back: int) -> None:

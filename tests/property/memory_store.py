@@ -15,10 +15,12 @@ from deltasync.table import TableId
 class MemoryStore:
     """See `world.Store`."""
 
+    waits_for_locks = False
+
     def __init__(self) -> None:
         self._database = Database()
 
-    def session(self, at: Callable[[str], object]) -> Replica:
+    def session(self, at: Callable[[str], object] = lambda _place: None) -> Replica:
         return Replica(self._database, at)
 
     def fail(self) -> Exception:
@@ -37,3 +39,6 @@ class MemoryStore:
 
     def place(self, partition: Partition, topic_id: str, offset: int) -> None:
         self._database.place(partition, Claim(topic_id, Progress(offset)), "a test")
+
+    def close(self) -> None:
+        """Nothing is open."""

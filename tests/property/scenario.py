@@ -43,6 +43,7 @@ _FAULTS = {
     "forget": 1,
     "outage": 1,
     "place": 1,
+    "poison": 1,
 }
 
 

@@ -17,7 +17,7 @@ from tests.property.scenario import Op, Scenario
 from tests.property.source import Row, Source
 from tests.property.statements import STATEMENTS
 
-from deltasync.change import Partition, Record
+from deltasync.change import Partition, Record, ends_in_half
 from deltasync.errors import UnreachableError
 from deltasync.failure import Verdict, verdict
 from deltasync.kafka.memory import Broker, Consumer, evenly
@@ -48,9 +48,11 @@ class BrokenError(AssertionError):
 
 
 class Store(Protocol):
-    """The replica that outlives its sessions."""
+    """The replica that outlives its sessions. Where a lock is waited for, nothing else would happen meanwhile."""
 
-    def session(self, at: Callable[[str], object]) -> Replica:
+    waits_for_locks: bool
+
+    def session(self, at: Callable[[str], object] = ...) -> Replica:
         """A session that calls `at` with the place where it is (see `replica.memory.Replica`)."""
 
     def fail(self) -> Exception:
@@ -175,6 +177,8 @@ class Worker:
                 self._world.broker.expel(self.member)
             case "freeze and end":
                 self._world.store.end(self.session)
+        if place == "fenced" and self._world.store.waits_for_locks:
+            self._world.store.end(self.session)
         self._world.meanwhile(self, fault.ops)
 
 
@@ -190,6 +194,7 @@ class World:
         self._salt = 0
         self._ledger: dict[Partition, int] = {}
         self._beats: list[int] = []
+        self._poison: set[tuple[Partition, int]] = set()
         self._source = Source(scenario.tables, scenario.full)
         self._connector = Connector(self._source, self.broker, tombstones=scenario.tombstones)
         self._ops: deque[Op] = deque(scenario.before)
@@ -223,7 +228,7 @@ class World:
                     worker.step()
 
     def observe(self) -> None:
-        """At any moment: the ledger does not go back by itself, and neither does the canary.
+        """At any moment: the ledger does not go back by itself, nor behind what cannot be read; nor does the canary.
 
         But for an operator, and behind null first halves: there all that follows is applied again.
         """
@@ -232,8 +237,11 @@ class World:
             raise BrokenError(f"the canary went back to {beats}")
         self._beats = beats
         for partition, progress in self.store.ledger().items():
-            if progress.next_offset < self._ledger.get(partition, 0):
+            before = self._ledger.get(partition, 0)
+            if progress.next_offset < before:
                 raise BrokenError(f"the ledger of {partition} went back to {progress.next_offset}")
+            if any(p == partition and before <= offset < progress.next_offset for p, offset in self._poison):
+                raise BrokenError(f"the ledger of {partition} went on behind what cannot be read")
             self._ledger[partition] = progress.next_offset
 
     def _do(self, name: str, who: int, where: int, n: int) -> None:
@@ -282,6 +290,11 @@ class World:
                 self._connector.release()
             case "noise":
                 self._connector.noise(n)
+            case "poison":
+                partitions = self.broker.partitions(f"{PREFIX}.")
+                partition = partitions[where % len(partitions)]
+                if not ends_in_half(self.broker.records(partition, 0)):
+                    self._poison.add((partition, self.broker.produce(partition, b"?", b"?")))
             case _:
                 raise ValueError(name)
 
@@ -290,11 +303,14 @@ class World:
         found = sorted(self.store.ledger().items())
         if found:
             partition, progress = found[where % len(found)]
-            log = self.broker.log(partition)
-            offset = progress.next_offset if n % 2 or log is None else log.start_offset
-            self._ledger[partition] = offset
-            self._connector.began_anew = True
-            self.store.place(partition, log.topic_id if log else "", offset)
+            self._move(partition, progress.next_offset if n % 2 else 0)
+
+    def _move(self, partition: Partition, offset: int) -> None:
+        log = self.broker.log(partition)
+        if offset <= self._ledger.get(partition, 0):
+            self._connector.began_anew = self._connector.watermark_forgotten = True
+        self._ledger[partition] = offset
+        self.store.place(partition, log.topic_id if log else "", offset)
 
     def _assign(
         self, partitions: Sequence[Partition], members: Sequence[Consumer], before: Mapping[Partition, Consumer]
@@ -321,6 +337,9 @@ class World:
             self.observe()
             if not self._unapplied():
                 return
+            for partition, progress in self.store.ledger().items():
+                if (partition, progress.next_offset) in self._poison:
+                    self._move(partition, progress.next_offset + 1)  # an operator has looked at it
         raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {self._troubles()}")
 
     def _unapplied(self) -> dict[str, int]:

@@ -1,0 +1,260 @@
+"""What every replica promises (`ports.Replica`): the one in memory and PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import pytest
+from tests.property.memory_store import MemoryStore
+from tests.property.postgres_store import PostgresStore
+from tests.property.world import Store
+from tests.unit.make import column
+
+from deltasync.change import Partition
+from deltasync.debezium.rows import Rows
+from deltasync.debezium.schema_log import SchemaEvent
+from deltasync.errors import FencedError, GapError, RecordError
+from deltasync.failure import Verdict, verdict
+from deltasync.plan import Moves, TablePlan
+from deltasync.ports import Batch, Replica
+from deltasync.progress import Claim, Progress
+from deltasync.table import Table
+
+P0, P1 = Partition("p.shop.t", 0), Partition("p.shop.u", 0)
+T = Table("shop", "t", (column("id", "numeric", not_null=True), column("a", "text"), column("b", "text")), ("id",))
+WIDER = Table("shop", "t", (*T.columns, column("c", "text")), ("id",))
+
+
+class Bench(NamedTuple):
+    """A replica, a session on it, and the table `shop.t`, known and empty."""
+
+    store: Store
+    session: Replica
+
+    def rows(self, *columns: str) -> set[tuple[str | None, ...]]:
+        names = columns or ("id", "a", "b")
+        return {tuple(row[name] for name in names) for row in self.store.rows("t", names)}
+
+    def do(self, *plans: TablePlan, events: tuple[SchemaEvent, ...] = ()) -> int:
+        """Apply one more record of P0 that does this."""
+        found = self.session.open({P0: "id"})[P0]
+        assert isinstance(found, Progress)
+        to = found._replace(next_offset=found.next_offset + 1)
+        return self.session.apply(Batch({P0: Claim("id", found)}, {P0: to}, plans, events))
+
+    def offset(self) -> int:
+        return self.store.ledger()[P0].next_offset
+
+
+@pytest.fixture(params=["memory", "real"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if request.param == "memory":
+        store: MemoryStore | PostgresStore = MemoryStore()
+    else:
+        pipeline = request.getfixturevalue("pipeline")
+        store = PostgresStore(pipeline.settings, pipeline.replica_admin)
+    found = Bench(store, store.session())
+    found.do(events=(_event(1, T),))
+    yield found
+    found.session.close()
+    store.close()
+
+
+def _event(id_: int, table: Table) -> SchemaEvent:
+    return SchemaEvent(id_, "ddl", table.id, captured=True, complete=True, reason=None, description=table)
+
+
+def _rows(*rows: Mapping[str, str | None]) -> Rows:
+    return Rows(tuple(rows[0]), [[row[name] for row in rows] for name in rows[0]])
+
+
+def _row(id_: str, a: str | None = "a", b: str | None = "b") -> dict[str, str | None]:
+    return {"id": id_, "a": a, "b": b}
+
+
+def _plan(  # noqa: PLR0913 - the parts of a plan
+    *,
+    table: Table = T,
+    truncate: bool = False,
+    deletes: Rows | None = None,
+    upserts: tuple[Rows, ...] = (),
+    updates: tuple[Rows, ...] = (),
+    moves: tuple[Moves, ...] = (),
+) -> TablePlan:
+    return TablePlan(table, truncate, deletes, list(upserts), list(updates), list(moves))
+
+
+def test_the_ledger(bench: Bench) -> None:
+    """A new partition begins at 0; what was applied is read again by any session, to the last field."""
+    assert bench.session.open({P1: "id"}) == bench.session.open({P1: "id"}) == {P1: Progress()}
+    to = Progress(7, (None, 5), 1_700_000_000_000_001, 3, (b"\x00x", b"y"))
+    bench.session.apply(Batch({P1: Claim("id", Progress())}, {P1: to}))
+    bench.session.apply(Batch({P1: Claim("id", to)}, {P1: to._replace(watermark=(4, 5))}))
+
+    assert bench.store.session().open({P1: "id"}) == {P1: to._replace(watermark=(4, 5))}
+
+
+def test_the_fence(bench: Bench) -> None:
+    """Where one partition is not where a worker left it, nothing is written, of the others neither."""
+    other = bench.store.session()
+    claims = {P0: Claim("id", bench.store.ledger()[P0]), P1: Claim("id", Progress())}
+    bench.session.open({P1: "id"})
+    other.apply(Batch({P1: claims[P1]}, {P1: Progress(2)}))
+    with pytest.raises(FencedError):
+        bench.session.apply(Batch(claims, {P0: Progress(9), P1: Progress(1)}, [_plan(upserts=(_rows(_row("1")),))]))
+
+    assert bench.rows() == set()
+    assert (bench.offset(), bench.store.ledger()[P1].next_offset) == (1, 2)
+    other.close()
+
+
+def test_the_fence_knows_topics(bench: Bench) -> None:
+    """A claim under another topic's id, or on a partition that was never opened, is fenced."""
+    for claim in ({P0: Claim("other", Progress(1))}, {P1: Claim("id", Progress())}):
+        with pytest.raises(FencedError):
+            bench.session.apply(Batch(claim, dict.fromkeys(claim, Progress(2))))
+
+
+def test_a_topic_that_was_made_again(bench: Bench) -> None:
+    """Its records are not those that the ledger counts, until somebody says so."""
+    assert isinstance(bench.session.open({P0: "another"})[P0], GapError)
+    bench.store.place(P0, "another", 0)
+
+    assert bench.session.open({P0: "another"}) == {P0: Progress()}
+
+
+def test_moved_by_hand(bench: Bench) -> None:
+    """The watermark is kept by a move forward alone, the latest source commit always; sessions hear of it once."""
+    to = Progress(7, (3, 5), 1_700_000_000_000_001, 3, (b"y",))
+    bench.session.open({P1: "id"})
+    bench.session.apply(Batch({P1: Claim("id", Progress())}, {P1: to}))
+    audited, _ = bench.session.moved_since(0)
+    bench.store.place(P1, "id", 8)
+    assert bench.session.open({P1: "id"}) == {P1: to._replace(next_offset=8)}
+    bench.store.place(P1, "id", 4)
+    newest, moved = bench.session.moved_since(audited)
+
+    assert bench.session.open({P1: "id"}) == {P1: Progress(4, None, to.committed_us, 3)}
+    assert (moved, bench.session.moved_since(newest)[1]) == ({P1}, set())
+
+
+def test_upserts_and_deletes(bench: Bench) -> None:
+    """Truncate, delete, upsert, in this order; equal numbers are one key, whose text is written, too."""
+    assert bench.do(_plan(upserts=(_rows(_row("1.0"), _row("2"), _row("3")),))) == 3
+    assert bench.do(_plan(upserts=(_rows(_row("1.0"), _row("2", None)),))) == 1, "what is equal is not written"
+    bench.do(_plan(deletes=_rows({"id": "3.00"}, {"id": "9"}), upserts=(_rows(_row("1.00", "x")),)))
+    assert bench.rows() == {("1.00", "x", "b"), ("2", None, "b")}
+    bench.do(_plan(truncate=True, upserts=(_rows(_row("NaN")), _rows({"id": "5", "a": "only"}))))
+
+    assert bench.rows() == {("NaN", "a", "b"), ("5", "only", None)}
+
+
+def test_updates_leave_columns_alone(bench: Bench) -> None:
+    """What did not travel stays; a row that is not there stops, and nothing of the batch is written."""
+    bench.do(_plan(upserts=(_rows(_row("1"), _row("2")),)))
+    bench.do(_plan(updates=(_rows({"id": "1.0", "b": None}),)))
+    before = bench.offset()
+    with pytest.raises(RecordError):
+        bench.do(_plan(upserts=(_rows(_row("7")),), updates=(_rows({"id": "3", "a": "x"}),)))
+
+    assert bench.rows() == {("1", "a", None), ("2", "a", "b")}
+    assert bench.offset() == before
+
+
+def test_moves_take_what_did_not_travel(bench: Bench) -> None:
+    """From under the old keys, read before anything is written: two rows can exchange theirs."""
+    bench.do(_plan(upserts=(_rows(_row("1", b="one"), _row("2", b="two")),)))
+    moves = Moves(_rows({"id": "2", "a": "x"}, {"id": "1", "a": "y"}), ("b",), _rows({"id": "1"}, {"id": "2"}))
+    bench.do(_plan(deletes=_rows({"id": "1"}, {"id": "2"}), moves=(moves,)))
+    assert bench.rows() == {("2", "x", "one"), ("1", "y", "two")}
+    with pytest.raises(RecordError):
+        bench.do(_plan(moves=(Moves(_rows({"id": "8", "a": "x"}), ("b",), _rows({"id": "9"})),)))
+
+    assert bench.rows() == {("2", "x", "one"), ("1", "y", "two")}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [_rows(_row("1"), _row("1.0")), Rows(("id", "a"), [[None], ["x"]])],
+    ids=["one row twice", "a key that is null"],
+)
+def test_what_a_database_refuses_stops(bench: Bench, rows: Rows) -> None:
+    """The record is to blame: trying again would not help. The session goes on."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - each database has its own errors
+        bench.do(_plan(upserts=(rows,)))
+    bench.do(_plan(upserts=(_rows(_row("4")),)))
+
+    assert verdict(caught.value) is Verdict.STOP
+    assert bench.rows() == {("4", "a", "b")}
+
+
+def test_a_table_that_is_not_there_stops(bench: Bench) -> None:
+    """So does one that lacks a column."""
+    for table in (Table("shop", "gone", T.columns, ("id",)), WIDER):
+        with pytest.raises(RecordError):
+            bench.do(_plan(table=table, upserts=(_rows(_row("1")),)))
+
+
+def test_tables_grow(bench: Bench) -> None:
+    """A column that is added is NULL in the rows there are; records from before leave it alone."""
+    bench.do(_plan(upserts=(_rows(_row("1")),)))
+    bench.do(events=(_event(2, WIDER),))
+    bench.do(_plan(table=WIDER, upserts=(_rows({"id": "2", "a": "a", "b": "b", "c": "c"}),)))
+    bench.do(_plan(table=WIDER, upserts=(_rows(_row("2", "x")),)))
+
+    assert bench.rows("id", "a", "c") == {("1", "a", None), ("2", "x", "c")}
+    assert bench.session.tables()[T.id].description == WIDER
+
+
+def test_tables_are_held(bench: Bench) -> None:
+    """Another type, or a column less, is not guessed; an entry that is older than the last one changes nothing."""
+    narrower = Table("shop", "t", T.columns[:2], ("id",))
+    bench.do(events=(_event(3, narrower),))
+    bench.do(events=(_event(2, WIDER),))
+    held = bench.session.tables()[T.id]
+
+    assert held.held is not None
+    assert held.log_id == 3
+
+
+def test_a_lost_answer(bench: Bench) -> None:
+    """A COMMIT that took place and was not heard of: the next try is fenced, and the ledger tells."""
+
+    def lose(place: str) -> None:
+        if place == "committed":
+            raise bench.store.fail()
+
+    session = bench.store.session(lose)
+    batch = Batch({P0: Claim("id", Progress(1))}, {P0: Progress(2)}, [_plan(upserts=(_rows(_row("1")),))])
+    for expected in (Verdict.RETRY, Verdict.REREAD):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each database has its own errors
+            session.apply(batch)
+        assert verdict(caught.value) is expected
+    session.close()
+
+    assert (bench.rows(), bench.offset()) == ({("1", "a", "b")}, 2)
+
+
+def test_a_session_that_is_ended_wrote_nothing(bench: Bench) -> None:
+    """Inside its transaction: by an error, or by the server. It goes on with the next batch."""
+    left = ["by the server", "by an error"]
+
+    def end(place: str) -> None:
+        how = left.pop() if place == "fenced" and left else None
+        if how == "by the server":
+            bench.store.end(session)
+        elif how == "by an error":
+            raise bench.store.fail()
+
+    session: Replica = bench.store.session(end)
+    batch = Batch({P0: Claim("id", Progress(1))}, {P0: Progress(2)}, [_plan(upserts=(_rows(_row("1")),))])
+    for _ in range(2):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each database has its own errors
+            session.apply(batch)
+        assert verdict(caught.value) is Verdict.RETRY
+        assert (bench.rows(), bench.offset()) == (set(), 1)
+    session.apply(batch)
+    session.close()
+
+    assert (bench.rows(), bench.offset()) == ({("1", "a", "b")}, 2)

@@ -1,0 +1,100 @@
+"""A real replica, for scenarios and for the conformance suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import psycopg
+from psycopg import sql
+from tests.property.source import Row
+
+from deltasync.change import Partition
+from deltasync.plan import TablePlan
+from deltasync.ports import Batch
+from deltasync.progress import Claim, Progress
+from deltasync.replica import by_hand, ledger
+from deltasync.replica.engine import alchemy, driver
+from deltasync.replica.session import Replica
+from deltasync.replica.setup import setup
+from deltasync.settings import Settings, Source
+
+_OURS = ("ledger", "ledger_audit", "source_table", "source_canary")
+
+
+class _Plans(list[TablePlan]):
+    """Plans that tell when they begin to be carried out: then the ledger is locked, and nothing is written."""
+
+    def __init__(self, plans: Sequence[TablePlan], tell: Callable[[str], object]) -> None:
+        super().__init__(plans)
+        self._tell = tell
+
+    def __iter__(self) -> Iterator[TablePlan]:
+        self._tell("fenced")
+        return super().__iter__()
+
+
+class _Session(Replica):
+    """A session that tells where it is (see `replica.memory.Replica`)."""
+
+    def __init__(self, settings: Settings, at: Callable[[str], object]) -> None:
+        super().__init__(settings)
+        self._at = at
+
+    def apply(self, batch: Batch) -> int:
+        self._at("begin")
+        written = super().apply(batch._replace(plans=_Plans(batch.plans, self._at)))
+        self._at("committed")
+        return written
+
+    def terminate(self, admin: psycopg.Connection) -> None:
+        """End its connection from the server's side."""
+        if self._connection is not None:
+            admin.execute("SELECT pg_terminate_backend(%s)", [driver(self._connection).info.backend_pid])
+
+
+class PostgresStore:
+    """See `world.Store`. Sets the replica up; `clear` makes it new."""
+
+    waits_for_locks = True
+
+    def __init__(self, settings: Settings, admin: str) -> None:
+        self._settings = settings.model_copy(update={"source": Source(schemas=("shop",))})
+        setup(self._settings)
+        self._admin = psycopg.connect(admin, autocommit=True)
+        self._core = alchemy(lambda: psycopg.connect(admin))
+
+    def session(self, at: Callable[[str], object] = lambda _place: None) -> Replica:
+        return _Session(self._settings, at)
+
+    def fail(self) -> Exception:
+        return psycopg.errors.AdminShutdown()
+
+    def end(self, session: object) -> None:
+        if isinstance(session, _Session):
+            session.terminate(self._admin)
+
+    def rows(self, table: str, columns: Sequence[str]) -> list[Row]:
+        schema = "deltasync" if table == "source_canary" else "shop"
+        found = self._admin.execute("SELECT to_regclass(%s)", [f'"{schema}"."{table}"']).fetchone()
+        if found is None or found[0] is None:
+            return []
+        texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(column)) for column in columns)
+        query = sql.SQL("SELECT {} FROM {}").format(texts, sql.Identifier(schema, table))
+        return [dict(zip(columns, row, strict=True)) for row in self._admin.execute(query)]
+
+    def ledger(self) -> dict[Partition, Progress]:
+        with self._core.begin():
+            return {p: claim.progress for p, claim in ledger.read(self._core, self._settings.pipeline).items()}
+
+    def place(self, partition: Partition, topic_id: str, offset: int) -> None:
+        with self._core.begin():
+            by_hand.place(self._core, self._settings.pipeline, partition, Claim(topic_id, Progress(offset)), "a test")
+
+    def clear(self) -> None:
+        self._admin.execute("DROP SCHEMA IF EXISTS shop CASCADE")
+        for table in _OURS:
+            self._admin.execute(sql.SQL("DELETE FROM deltasync.{}").format(sql.Identifier(table)))
+
+    def close(self) -> None:
+        self._admin.close()
+        self._core.close()

@@ -1,0 +1,161 @@
+"""The net has no holes: with a guard taken out, its case in `guards.jsonl` fails; with it, it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.property.shrink import failure, from_json, watched
+
+from deltasync import intake, plan, progress
+from deltasync.assignment import Assignment
+from deltasync.change import Change, Log, Op, Partition
+from deltasync.compact import Chain
+from deltasync.debezium.rows import RowDecoder
+from deltasync.kafka import memory as kafka
+from deltasync.ports import Batch
+from deltasync.progress import Claim, Progress
+from deltasync.replica import memory as replica
+
+_ON_ASSIGN = Assignment.on_assign
+_COMMIT = replica.Replica._commit  # noqa: SLF001 - what it is without a guard is the question
+_MERGED = plan._merged  # noqa: SLF001
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def _no_ledger_write(patch: pytest.MonkeyPatch) -> None:
+    def commit(session: replica.Replica, batch: Batch) -> int:
+        return _COMMIT(session, batch._replace(to={}))
+
+    patch.setattr(replica.Replica, "_commit", commit)
+
+
+def _no_fence(patch: pytest.MonkeyPatch) -> None:
+    def lock_only(session: replica.Replica, claims: Mapping[Partition, Claim]) -> None:
+        for partition in claims:
+            if session._database.locks.setdefault(partition, session) is not session:  # noqa: SLF001
+                raise replica.OperationalError("55P03")
+
+    patch.setattr(replica.Replica, "_fence", lock_only)
+
+
+def _no_lock(patch: pytest.MonkeyPatch) -> None:
+    class Free(dict[Partition, replica.Replica]):
+        def setdefault(self, _partition: Partition, session: replica.Replica) -> replica.Replica:
+            return session
+
+    before = replica.Database.__init__
+
+    def made(database: replica.Database) -> None:
+        before(database)
+        database.locks = Free()
+
+    patch.setattr(replica.Database, "__init__", made)
+
+
+def _older(patch: pytest.MonkeyPatch, rule: Callable[[Progress, Change], bool]) -> None:
+    patch.setattr(progress, "is_older", rule)
+
+
+def _position(change: Change) -> tuple[int, int]:
+    return change.position.seq0 or 0, change.position.seq1 or 0
+
+
+def _mark(at: Progress) -> tuple[int, int]:
+    return (at.watermark[0] or 0, at.watermark[1]) if at.watermark else (0, 0)
+
+
+def _ties_are_skipped(patch: pytest.MonkeyPatch) -> None:
+    def rule(at: Progress, change: Change) -> bool:
+        known = change.op not in (Op.READ, Op.TRUNCATE) and change.position.seq0 is not None
+        return known and _position(change) <= _mark(at)
+
+    _older(patch, rule)
+
+
+def _nulls_are_skipped(patch: pytest.MonkeyPatch) -> None:
+    _older(patch, lambda at, change: change.op is not Op.READ and _position(change) < _mark(at))
+
+
+def _lsn_is_the_order(patch: pytest.MonkeyPatch) -> None:
+    def rule(at: Progress, change: Change) -> bool:
+        return change.op not in (Op.READ, Op.TRUNCATE) and _position(change)[1] < _mark(at)[1]
+
+    _older(patch, rule)
+
+
+def _nothing_is_skipped(patch: pytest.MonkeyPatch) -> None:
+    _older(patch, lambda _at, _change: False)
+
+
+def _no_merge(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plan, "_merged", lambda chain, decoder: _MERGED(Chain(chain.changes[-1:], chain.origin), decoder))
+
+
+def _placeholders_are_values(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RowDecoder, "may_lack_values", lambda _decoder, _row: False)
+
+
+def _no_seek_on_assign(patch: pytest.MonkeyPatch) -> None:
+    def on_assign(assignment: Assignment, partitions: Mapping[Partition, Log]) -> Mapping[Partition, int]:
+        return {partition: partitions[partition].end_offset for partition in _ON_ASSIGN(assignment, partitions)}
+
+    patch.setattr(Assignment, "on_assign", on_assign)
+
+
+def _no_seek_on_reread(patch: pytest.MonkeyPatch) -> None:
+    def reread(assignment: Assignment) -> None:
+        assignment._open(assignment._ownership.logs())  # noqa: SLF001
+
+    patch.setattr(Assignment, "reread", reread)
+
+
+def _raw_keys(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RowDecoder, "identity", lambda _decoder, key: key)
+
+
+def _halves_are_parted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kafka, "ends_in_half", lambda _records: False)
+
+
+def _old_keys_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(intake, "_joined", lambda _half, one, _before: one)
+
+
+GUARDS: dict[str, Patch] = {
+    "the ledger is written with the rows": _no_ledger_write,
+    "the fence compares": _no_fence,
+    "the fence locks": _no_lock,
+    "ties are not skipped": _ties_are_skipped,
+    "null first halves are not skipped": _nulls_are_skipped,
+    "the pair is the order, not the place alone": _lsn_is_the_order,
+    "what is older is skipped": _nothing_is_skipped,
+    "values that did not travel are taken from older rows": _no_merge,
+    "placeholders are no values": _placeholders_are_values,
+    "a partition begins at the ledger": _no_seek_on_assign,
+    "it goes on at the ledger": _no_seek_on_reread,
+    "keys are compared by their values": _raw_keys,
+    "batches do not part a key change": _halves_are_parted,
+    "a key change is one change": _old_keys_are_not_told,
+}
+CASES = {
+    msgspec.json.decode(line)["why"]: from_json(line)
+    for line in Path(__file__).with_name("guards.jsonl").read_text(encoding="utf-8").splitlines()
+}
+
+
+@pytest.fixture(autouse=True)
+def _watched() -> Iterator[None]:
+    with watched():
+        yield
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_without(guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert failure(CASES[guard]) is None
+    GUARDS[guard](monkeypatch)
+
+    assert failure(CASES[guard]) is not None

@@ -78,7 +78,9 @@ class PostgresStore:
         found = self._admin.execute("SELECT to_regclass(%s)", [f'"{schema}"."{table}"']).fetchone()
         if found is None or found[0] is None:
             return []
-        texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(column)) for column in columns)
+        # What a type puts out, which its cast to text need not be: t, and not true.
+        output = sql.SQL("CASE WHEN {0} IS NOT NULL THEN format('%s', {0}) END")
+        texts = sql.SQL(", ").join(output.format(sql.Identifier(column)) for column in columns)
         query = sql.SQL("SELECT {} FROM {}").format(texts, sql.Identifier(schema, table))
         return [dict(zip(columns, row, strict=True)) for row in self._admin.execute(query)]
 

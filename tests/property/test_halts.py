@@ -1,0 +1,59 @@
+"""Where records are missing, a worker halts and names the partition: nothing is guessed, and the others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.property.memory_store import MemoryStore
+from tests.property.scenario import Scenario
+from tests.property.shrink import watched
+from tests.property.world import BrokenError, World
+
+from deltasync.change import Partition
+from deltasync.kafka.memory import Broker
+
+ITEM, DAY = Partition("p.shop.item", 0), Partition("p.shop.day", 0)
+_INSERTS = tuple(op for n in range(8) for op in (("insert", 0, 0, n), ("insert", 0, 1, n), ("commit", 0, 0, 0)))
+_SCENARIO = Scenario(("item", "day"), (), 1, 5, tombstones=False, aborted_reads=0, before=(), ops=_INSERTS)
+_ALL = (("emit", 0, 0, 11), ("emit", 0, 0, 11), ("step", 0, 0, 0), ("step", 0, 0, 0), ("step", 0, 0, 0))
+
+
+def _recreated(broker: Broker) -> None:
+    broker.delete(ITEM.topic)
+    broker.create(ITEM.topic)
+
+
+def _expired(broker: Broker) -> None:
+    for _ in range(9):
+        broker.produce(ITEM, b"{}", None)
+    broker.expire(ITEM, 12)
+
+
+def _truncated(broker: Broker) -> None:
+    broker.truncate(ITEM, 2)
+
+
+@pytest.fixture(autouse=True)
+def _watched() -> Iterator[None]:
+    with watched():
+        yield
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["while no worker runs", "under a worker"])
+@pytest.mark.parametrize("lose", [_recreated, _expired, _truncated])
+def test_missing_records_halt(lose: Callable[[Broker], None], *, killed: bool) -> None:
+    """Its ledger stays where it was, and no worker that comes later goes on."""
+    ops = (*_INSERTS, *_ALL, *((("kill", 0, 0, 0),) if killed else ()))
+    world = World(_SCENARIO._replace(ops=ops), store := MemoryStore())
+    world.perform(len(ops))
+    applied = store.ledger()[ITEM].next_offset
+    assert applied > 2
+    lose(world.broker)
+    with pytest.raises(BrokenError, match=r"not level .*p\.shop\.item\[0\] stopped: (The topic|Records of)"):
+        world.run()
+
+    assert store.ledger()[ITEM].next_offset == applied
+    log = world.broker.log(DAY)
+    assert log is not None
+    assert store.ledger()[DAY].next_offset == log.end_offset

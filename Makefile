@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/runtime-$(call sum,requirements-local.txt)
 DEV     := $(VENV)/dev-$(call sum,requirements-local.txt requirements-dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down check format test acceptance soak test-compose lock
+.PHONY: help setup demo up down check format test acceptance types soak test-compose lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ SEED  ?= 2000
 SEEDS ?= 10000
 soak: $(DEV) ## Run SEEDS=n seeds of the simulator from SEED=first on (100 a second)
 	@$(BIN)/python -m tests.property.soak $(SEED) $(SEEDS)
+
+types: $(DEV) ## Write docs/TYPES.md anew, from the matrix that make acceptance proves
+	@DELTASYNC_TEST_WRITE_TYPES=1 $(BIN)/pytest tests/acceptance/test_types.py -k documented
 
 test-compose: $(DEV) ## Run docker-compose.yml from up to equal databases, and tests on containers (up to 8 minutes)
 	@.ci/engine

@@ -52,11 +52,12 @@ class Intake(NamedTuple):
 class Tables:
     """The tables whose records are applied: a decoder for each, made when its first record comes."""
 
-    def __init__(self, known: Mapping[TableId, SourceTable], canary: Table, placeholder: str) -> None:
+    def __init__(
+        self, known: Mapping[TableId, SourceTable], canary: Table, placeholder: str, *, raw_text: bool
+    ) -> None:
         self.known = known
-        self.decoders: dict[TableId, RowDecoder] = {}
-        self._placeholder = placeholder
-        self.decoders[CANARY] = RowDecoder(canary, placeholder)
+        self._decoder = partial(RowDecoder, placeholder=placeholder, raw_text=raw_text)
+        self.decoders: dict[TableId, RowDecoder] = {CANARY: self._decoder(canary)}
 
     def is_passed_over(self, change: Change) -> bool:
         """True for records that the replica is not to have: of an excluded table, or reads of one not captured.
@@ -79,7 +80,7 @@ class Tables:
         if source_table.held is not None:
             return partial(_held, error=_held_error(table, source_table.held))
         try:
-            self.decoders[table] = RowDecoder(source_table.description, self._placeholder)
+            self.decoders[table] = self._decoder(source_table.description)
         except RecordError as error:
             return partial(_held, error=error)
         return None

@@ -28,6 +28,7 @@ from deltasync.ports import Batch, Consumer, Replica
 from deltasync.progress import Progress
 from deltasync.replica.tables import CANARY
 from deltasync.settings import Settings
+from deltasync.table import SourceTable, TableId
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +48,7 @@ class Pipeline:
         self._lifecycle = lifecycle
         self._replica = replica
         self._assignment = Assignment(settings.group, consumer, replica, metrics, lifecycle.clock)
-        self._tables = Tables({}, CANARY, settings.unavailable_value or "")
+        self._tables = self._known_as({})
         self.failing: str | None = None
         self._failing_since: float | None = None
         self._failed_at = 0.0
@@ -228,7 +229,11 @@ class Pipeline:
         """Read the descriptions; `_tables` is another object if they changed."""
         known = self._replica.tables()
         if known != self._tables.known:
-            self._tables = Tables(known, CANARY, self._settings.unavailable_value or "")
+            self._tables = self._known_as(known)
+
+    def _known_as(self, known: Mapping[TableId, SourceTable]) -> Tables:
+        placeholder = self._settings.unavailable_value or ""
+        return Tables(known, CANARY, placeholder, raw_text=self._settings.connect.raw_text)
 
 
 def _narrower(taken: Sequence[Taken]) -> list[Sequence[Taken]]:

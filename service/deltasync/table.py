@@ -43,33 +43,65 @@ class TypeName(msgspec.Struct, frozen=True):
         return self.name if self.schema == "pg_catalog" else f"{self.schema}.{self.name}"
 
 
-class Column(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One column as the source's catalog describes it.
+class Attribute(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something of a type: a column, an attribute of a composite type, what a domain or a range is made of.
 
-    `sql_type` is `format_type(atttypid, atttypmod)`: what CREATE TABLE wants.
-    `element` is set for arrays; `labels` for enums (of the element, for an array of enums).
-    `domain` is true where the type is a domain; `generated` is 's' or 'v', `identity` 'a' or 'd'.
-    `collation_exact` is false where equal values may differ in text (a nondeterministic collation).
+    `sql_type` is `format_type(atttypid, atttypmod)`: what CREATE TABLE wants. `element` is set for arrays.
     """
 
     name: str
     sql_type: str
     type: TypeName
+    element: TypeName | None = None
+
+
+class Column(Attribute, frozen=True, omit_defaults=True, kw_only=True):
+    """One column as the source's catalog describes it.
+
+    `base` is set for a domain: the type that it stands for in the end. `kind` is that type's pg_type.typtype
+    (b, e, c, r, m), `extension` the one that it, or the element of an array, belongs to.
+    `generated` is 's' or 'v', `identity` 'a' or 'd'.
+    `collation_exact` is false where equal values may differ in text (a nondeterministic collation).
+    """
+
+    base: Attribute | None = None
+    kind: str = "b"
+    extension: str | None = None
     not_null: bool = False
     default: str | None = None
     identity: str | None = None
     generated: str | None = None
-    element: TypeName | None = None
-    labels: tuple[str, ...] | None = None
-    domain: bool = False
     collation_exact: bool = True
+
+    @property
+    def carrier(self) -> Attribute:
+        """The column itself, or what its domain stands for: the type whose values travel."""
+        return self.base or self
+
+
+class TypeDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A type that is no built-in: what CREATE TYPE or CREATE DOMAIN wants, without constraints.
+
+    `kind` is pg_type.typtype (e, d, c, r, b), 'x' for a type of an extension, which is not described any
+    further, or 't' for the row type of a table. `attributes` are those of a composite type; a domain and a
+    range have one. `multirange` names the type that comes along with a range.
+    """
+
+    schema: str
+    name: str
+    kind: str
+    extension: str | None = None
+    labels: tuple[str, ...] | None = None
+    attributes: tuple[Attribute, ...] | None = None
+    multirange: str | None = None
 
 
 class Table(msgspec.Struct, frozen=True, omit_defaults=True):
     """One version of a table: columns in order, the key's column names in key order.
 
     `replica_identity` is pg_class.relreplident (d, n, f, i); `kind` is pg_class.relkind (r, p).
-    `parent` names the partitioned or inherited parent, if there is one.
+    `parent` names the partitioned or inherited parent, if there is one. `types` are all that the columns
+    need and PostgreSQL does not have by itself, each behind those that it is made of.
     """
 
     schema: str
@@ -80,6 +112,7 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str = "r"
     persistence: str = "p"
     parent: str | None = None
+    types: tuple[TypeDefinition, ...] = ()
 
     @property
     def id(self) -> TableId:

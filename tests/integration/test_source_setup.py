@@ -41,7 +41,7 @@ def test_it_captures_what_has_a_key_and_says_why_not_of_the_rest(source: Source)
     assert Table.from_json(description) == described["customer"]
     columns = {c.name: c for c in described["customer"].columns}
     assert columns["name"].sql_type == "character varying(40)"
-    assert columns["status"].labels == ("new", "paid")
+    assert [(type_.name, type_.labels) for type_ in described["customer"].types] == [("status", ("new", "paid"))]
     assert columns["tags"].element is not None
     assert columns["id"].identity == "a"
     assert columns["lower_name"].generated == "s"
@@ -114,16 +114,32 @@ def test_the_role_may_read_and_beat_and_no_more(source: Source) -> None:
 
 
 def test_what_cannot_be_carried_is_refused_before_anything_changes(source: Source) -> None:
-    source.admin.execute("CREATE TABLE shop.price (id int PRIMARY KEY, amount money, amounts money[])")
+    source.admin.execute("CREATE TABLE shop.price (id int PRIMARY KEY, amount refcursor, amounts money[])")
 
     with pytest.raises(RefusedError) as refused:
         source.setup()
 
-    assert "shop.price: column amount: the type money is not carried exactly" in refused.value.what
+    assert "shop.price: column amount: the type refcursor is not carried exactly" in refused.value.what
     assert "exclude" in refused.value.remedy
     assert source.admin.execute("SELECT to_regnamespace('deltasync') IS NULL").fetchone() == (True,)
     report = source.setup(exclude=("shop.price",))
     assert [t.reason for t in report.tables if t.name == "price"] == ["excluded"]
+
+
+def test_a_source_of_version_1_is_migrated(source: Source) -> None:
+    """It knows then whether the connector has the converter, and refuses by it."""
+    source.setup()
+    source.admin.execute("""
+        ALTER TABLE deltasync.pipeline DROP COLUMN raw_text; ALTER TABLE deltasync.carried_type DROP COLUMN needs;
+        UPDATE deltasync.source_version SET version = 1
+    """)
+    with_converter = source.settings.connect.model_copy(update={"raw_text": True})
+    Source(source.admin, source.settings.model_copy(update={"connect": with_converter})).setup()
+
+    assert source.admin.execute("SELECT version FROM deltasync.source_version").fetchone() == (2,)
+    assert source.admin.execute("SELECT raw_text FROM deltasync.pipeline").fetchone() == (True,)
+    source.admin.execute("CREATE TABLE shop.opening (id int PRIMARY KEY, at timetz, on_days bool[])")
+    assert source.newest("opening") == ("ddl", True, True, None)
 
 
 def test_a_table_that_is_excluded_or_whose_schema_is_dropped_from_the_settings_leaves(source: Source) -> None:

@@ -5,17 +5,39 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from deltasync.change import Change, Op, Partition, Position, Record
 from deltasync.debezium.rows import RowDecoder
-from deltasync.table import Column, SourceTable, Table, TypeName
+from deltasync.table import Attribute, Column, SourceTable, Table, TypeName
 
 PLACEHOLDER = "unavailable_0123456789"
 P0 = Partition("p.shop.t", 0)
 
 
 def column(name: str, type_name: str, sql_type: str | None = None, **more: Any) -> Column:  # noqa: ANN401 - fields of Column
-    element = TypeName("pg_catalog", type_name.removeprefix("_")) if type_name.startswith("_") else None
-    return Column(name, sql_type or type_name, TypeName("pg_catalog", type_name), element=element, **more)
+    return Column(name, sql_type or type_name, *_named("pg_catalog", type_name), **more)
+
+
+def foreign(name: str, schema: str, type_name: str, **more: Any) -> Column:  # noqa: ANN401 - fields of Column
+    """A column of a type that is no built-in: `kind` or `extension` says what it is."""
+    return Column(name, f"{schema}.{type_name}", *_named(schema, type_name), **more)
+
+
+def domain(name: str, base: Column) -> Column:
+    """A column of a domain over the type of `base`."""
+    type_ = TypeName("shop", "d")
+    return msgspec.structs.replace(base, name=name, sql_type="shop.d", type=type_, element=None, base=attribute(base))
+
+
+def attribute(column: Column) -> Attribute:
+    """The type of a column, without what else it is."""
+    return Attribute(column.name, column.sql_type, column.type, column.element)
+
+
+def _named(schema: str, type_name: str) -> tuple[TypeName, TypeName | None]:
+    element = TypeName(schema, type_name.removeprefix("_")) if type_name.startswith("_") else None
+    return TypeName(schema, type_name), element
 
 
 TABLE = Table(
@@ -37,7 +59,7 @@ def described(table: Table = TABLE, **more: Any) -> SourceTable:  # noqa: ANN401
 
 
 def decoder(table: Table = TABLE) -> RowDecoder:
-    return RowDecoder(table, PLACEHOLDER)
+    return RowDecoder(table, PLACEHOLDER, raw_text=False)
 
 
 def change(op: str, key: object = 1, row: dict[str, object] | None = None, **more: Any) -> Change:  # noqa: ANN401 - fields of Change

@@ -17,7 +17,7 @@ LOG = Partition("p.deltasync.schema_log", 0)
 
 
 def _tables(**known: SourceTable) -> Tables:
-    return Tables({TableId("shop", name): table for name, table in known.items()}, CANARY, PLACEHOLDER)
+    return Tables({TableId("shop", name): table for name, table in known.items()}, CANARY, PLACEHOLDER, raw_text=False)
 
 
 def _offsets(found: Intake) -> list[tuple[Partition, int]]:
@@ -63,7 +63,7 @@ def test_held_tables_wait_for_their_operator() -> None:
 
 def test_types_that_are_not_carried_hold_their_table() -> None:
     """A column that was added later may have one."""
-    table = Table("shop", "t", (*TABLE.columns, column("i", "interval")), ("id",))
+    table = Table("shop", "t", (*TABLE.columns, column("i", "timetz")), ("id",))
 
     (cut,) = take([record(envelope("c"))], {P0: Progress()}, _tables(t=described(table))).cuts.values()
     assert cut.waits

@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from deltasync.failure import describe
 from deltasync.finding import Area, Finding, Gravity
+from deltasync.postgres.types import type_key
 from deltasync.table import Column, Table
 
 TIMEOUT_S = 60
@@ -53,8 +54,8 @@ _LIMITS: Mapping[str, Sequence[Limit]] = {
     "timestamp": (_TIMESTAMPS,),
     "interval": (_INTERVALS,),
 }
-# Of these it cannot be told whether nulls were rows.
-_NUMBERS = frozenset({"_int2", "_int4", "_int8"})
+# Of all others it cannot be told whether nulls were rows.
+_TEXTS = frozenset({"_text", "_varchar"})
 
 
 def judge(connection: Connection[TupleRow], tables: Sequence[Table], *, raw_text: bool) -> Iterator[Finding]:
@@ -73,9 +74,9 @@ def judge(connection: Connection[TupleRow], tables: Sequence[Table], *, raw_text
 
 def limits(column: Column) -> Sequence[Limit]:
     """What to look for in a column of this type; pure."""
-    if column.element is not None:
-        return (_BOUNDS, _NULLS) if column.type.name in _NUMBERS else (_BOUNDS,)
-    return _LIMITS.get(column.type.name, ()) if column.type.schema == "pg_catalog" else ()
+    if column.carrier.element is not None:
+        return (_BOUNDS,) if type_key(column) in _TEXTS else (_BOUNDS, _NULLS)
+    return _LIMITS.get(type_key(column), ())
 
 
 def _scan(

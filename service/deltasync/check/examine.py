@@ -123,7 +123,8 @@ class _Examination:
         with closing(_open(settings.source.admin_conninfo() or "", "source")) as connection:
             facts = source.read(connection, pipeline, name)
             published = facts.publication.tables if facts.publication else ()
-            found = tables.read(connection, facts.server.tables, published, pipeline.exclude)
+            raw_text = settings.connect.raw_text
+            found = tables.read(connection, facts.server.tables, published, pipeline.exclude, raw_text=raw_text)
             self._captured = found.captured
             yield from source.judge(facts, pipeline)
             yield from tables.judge(found)
@@ -134,7 +135,7 @@ class _Examination:
                 self._reader_gets_in = not turned_down
                 yield from turned_down
             if self._with_data:
-                yield from data.judge(connection, found.captured, raw_text=settings.connect.raw_text)
+                yield from data.judge(connection, found.captured, raw_text=raw_text)
 
     def _connector(self) -> Iterator[Finding]:
         settings = self._settings

@@ -44,12 +44,16 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is judged: the tables of the captured schemas and what the publication holds."""
+    """All that is judged: the tables of the captured schemas and what the publication holds.
+
+    `raw_text` says whether the connector has the raw-text converter.
+    """
 
     tables: tuple[Table, ...]
     traits: Mapping[TableId, Traits]
     published: frozenset[TableId]
     exclude: frozenset[TableId]
+    raw_text: bool
 
     @cached_property
     def topmost(self) -> list[Table]:
@@ -64,7 +68,8 @@ class Facts:
     @cached_property
     def captured(self) -> list[Table]:
         """The tables that are captured, or will be."""
-        return [table for table in self.topmost if table.id not in self.left_out and not unsupported(table)]
+        carried = (table for table in self.topmost if not unsupported(table, raw_text=self.raw_text))
+        return [table for table in carried if table.id not in self.left_out]
 
     @cached_property
     def guarded(self) -> list[TableId]:
@@ -86,6 +91,8 @@ def read(
     tables: Sequence[Table],
     published: Collection[TableId],
     exclude: Collection[TableId],
+    *,
+    raw_text: bool,
 ) -> Facts:
     """What the catalog tells beside these descriptions. Blocks for one query."""
     schemas = sorted({table.schema for table in tables})
@@ -96,7 +103,7 @@ def read(
         partition, inherited, row_security, immediate, valid = rest
         traits[TableId(schema, name)] = Traits(partition, inherited, row_security, key_name, immediate, valid, *below)
     known = tuple(table for table in tables if table.id in traits)
-    return Facts(known, traits, frozenset(published), frozenset(exclude))
+    return Facts(known, traits, frozenset(published), frozenset(exclude), raw_text)
 
 
 _TRAITS = """
@@ -132,7 +139,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
         yield from _left_out(id_, reasons, published=id_ in facts.published)
     for table in facts.topmost:
         if table.id not in facts.left_out:
-            yield from _not_carried(table)
+            yield from _not_carried(table, raw_text=facts.raw_text)
     yield from _names(facts)
 
 
@@ -147,8 +154,8 @@ def _refused(table: TableId, what: str, why: str, remedy: str) -> Finding:
     return Finding(Gravity.REFUSED, Area.TABLES, what, why, remedy, table)
 
 
-def _not_carried(table: Table) -> Iterator[Finding]:
-    for problem in unsupported(table):
+def _not_carried(table: Table, *, raw_text: bool) -> Iterator[Finding]:
+    for problem in unsupported(table, raw_text=raw_text):
         if "differ only by case" not in problem:  # told of every table, captured or not
             yield _refused(table.id, f"{table.id}: {problem}.", _NOT_EXACT, _exclude(table.id, mending(table, problem)))
 

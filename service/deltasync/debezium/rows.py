@@ -6,6 +6,7 @@ or `ABSENT` for a column that the record does not have: four different things.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +18,7 @@ import msgspec
 
 from deltasync.debezium.values import Codec, codec, markers
 from deltasync.errors import RecordError
+from deltasync.postgres.types import type_key
 from deltasync.table import Column, Table
 
 
@@ -30,10 +32,13 @@ class Missing(Enum):
 UNAVAILABLE: Final = Missing.UNAVAILABLE
 ABSENT: Final = Missing.ABSENT
 
-# Types of which equal values have the same JSON, whoever wrote it: snapshot or stream.
+# Built-in types of which equal values have the same JSON, whoever wrote it: snapshot or stream.
 _ONE_ENCODING = frozenset({"int2", "int4", "int8", "uuid", "text", "varchar", "bytea", "bool"})
 
 _NOTHING = msgspec.Raw(b"null")
+# msgspec has no field of such a name.
+_NOT_A_FIELD = re.compile(r'["\\\x00-\x1f]')
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Text = str | None
 Row = dict[str, Text | Missing]
@@ -78,19 +83,21 @@ class UnknownColumnError(Exception):
 class RowDecoder:
     """The decoder of one version of a table. Construct it once: it compiles its decoders.
 
-    Raises RecordError where a column's type is not carried exactly yet, or the key holds a generated column.
+    Raises RecordError where a column's type is not carried exactly, or the key holds a generated column.
     """
 
-    def __init__(self, table: Table, placeholder: str) -> None:
+    def __init__(self, table: Table, placeholder: str, *, raw_text: bool) -> None:
         self.table = table
         self.columns = table.stored_columns
-        self._codecs = [_required_codec(table, column, placeholder) for column in self.columns]
+        self._codecs = [_required_codec(table, column, placeholder, raw_text=raw_text) for column in self.columns]
         self._markers = markers(placeholder)
         self._names = tuple(column.name for column in self.columns)
+        self._aliases = {c.name: f"<{i}>" for i, c in enumerate(table.columns) if _NOT_A_FIELD.search(c.name)}
         self._index = {name: i for i, name in enumerate(self._names)}
         if not self._index.keys() >= set(table.primary_key):
             raise self._key_misfit()
-        self._raw_keys = all(c.type.name in _ONE_ENCODING for c in self.columns if c.name in table.primary_key)
+        self._key_types = [type_key(self.columns[self._index[name]]) for name in table.primary_key]
+        self._raw_keys = _ONE_ENCODING.issuperset(self._key_types)
         self._all = msgspec.json.Decoder(list[self._struct(self._names, lenient=False)])  # type: ignore[misc]
         self._one = msgspec.json.Decoder(self._struct(self._names, lenient=True))
         self._keys = msgspec.json.Decoder(list[self._struct(table.primary_key, lenient=False)])  # type: ignore[misc]
@@ -103,25 +110,26 @@ class RowDecoder:
             if json_type is not msgspec.Raw:  # which takes null and absence by itself
                 json_type = json_type | None | msgspec.UnsetType if lenient else json_type | None
             default = {"default": msgspec.UNSET} if lenient else {}
-            fields.append((f"c{position}", json_type, msgspec.field(name=name, **default)))
+            fields.append((f"c{position}", json_type, msgspec.field(name=self._aliases.get(name, name), **default)))
         # A snapshot sends generated columns, the stream may not; the replica computes them itself.
         for position, column in enumerate(self.table.columns):
             if column.generated:
-                fields.append((f"g{position}", msgspec.Raw, msgspec.field(name=column.name, default=_NOTHING)))
+                name = self._aliases.get(column.name, column.name)
+                fields.append((f"g{position}", msgspec.Raw, msgspec.field(name=name, default=_NOTHING)))
         return msgspec.defstruct("Row", fields, gc=False, forbid_unknown_fields=True)
 
     def identity(self, key: bytes) -> Hashable:
-        """What equal keys have in common: the raw JSON where their encoding is one to one, else the values.
+        """What keys of one text have in common: the raw JSON where their encoding is one to one, else the texts.
 
+        Equal keys may differ in text (-0 and 0, a composite of 1.0 and 1.00). To keep those apart is sound:
+        a row whose key changes its text travels as a delete of the old and a create of the new one, so that of
+        equal keys the last change of at most one is no delete, and deletes are carried out first.
         Raises RecordError as `keys` does.
         """
         if self._raw_keys:
             return key
-        keys = self.keys([key])
-        return tuple(
-            _number(text) if self.columns[self._index[name]].type.name == "numeric" else text
-            for name, (text,) in zip(keys.columns, keys.values, strict=True)
-        )
+        texts = (text for (text,) in self.keys([key]).values)
+        return tuple(_comparable(text, key) for text, key in zip(texts, self._key_types, strict=True))
 
     def may_lack_values(self, row: bytes) -> bool:
         """True where the raw row holds a marker of an unavailable value; a user's text may look like one."""
@@ -132,12 +140,12 @@ class RowDecoder:
 
         Raises msgspec.ValidationError or ValueError where one has not: `row` then says which and why.
         """
-        return self._texts(self._names, self._all.decode(_list(raws)))
+        return self._texts(self._names, self._all.decode(self._list(raws)))
 
     def keys(self, raws: Sequence[bytes]) -> Rows:
         """Decode keys. Raises RecordError (without the value) where one does not fit the table."""
         try:
-            return self._texts(self.table.primary_key, self._keys.decode(_list(raws)))
+            return self._texts(self.table.primary_key, self._keys.decode(self._list(raws)))
         except (ValueError, RecursionError):
             raise self._key_misfit() from None
 
@@ -148,7 +156,7 @@ class RowDecoder:
         the value) for one that does not fit its type.
         """
         try:
-            values = msgspec.structs.astuple(self._one.decode(raw))
+            values = msgspec.structs.astuple(self._one.decode(self._renamed(raw)))
         except msgspec.ValidationError as error:
             if "unknown field" in str(error):
                 raise UnknownColumnError(str(error)) from None
@@ -159,6 +167,16 @@ class RowDecoder:
             column.name: self._value(column, known, value)
             for column, known, value in zip(self.columns, self._codecs, values, strict=False)
         }
+
+    def _list(self, raws: Sequence[bytes]) -> bytes:
+        return b"[" + b",".join(map(self._renamed, raws) if self._aliases else raws) + b"]"
+
+    def _renamed(self, raw: bytes) -> bytes:
+        """A raw row or key with aliases for the names that its decoder cannot have."""
+        if not self._aliases:
+            return raw
+        fields = _fields.decode(raw)
+        return msgspec.json.encode({self._aliases.get(name, name): value for name, value in fields.items()})
 
     def _value(self, column: Column, known: Codec, value: Any) -> Text | Missing:  # noqa: ANN401 - whatever the column's JSON type is
         if value is msgspec.UNSET:
@@ -194,21 +212,25 @@ class RowDecoder:
         )
 
 
-def _required_codec(table: Table, column: Column, placeholder: str) -> Codec:
-    known = codec(column, placeholder)
-    if known is None:
+def _required_codec(table: Table, column: Column, placeholder: str, *, raw_text: bool) -> Codec:
+    known = codec(column, placeholder, raw_text=raw_text)
+    if known is not None:
+        return known
+    what = f"The column {table.id}.{column.name} has the type {column.sql_type}, which is not carried exactly"
+    if codec(column, placeholder, raw_text=True) is not None:
         raise RecordError(
-            f"The column {table.id}.{column.name} has the type {column.sql_type}, which is not carried exactly yet.",
-            remedy="Leave the table out: add it to `exclude` in [source] and run deltasync source setup again.",
+            f"{what} without the raw-text converter.",
+            remedy="If Connect has it, set DELTASYNC_CONNECT_RAW_TEXT=true for this worker too.",
         )
-    return known
+    raise RecordError(
+        f"{what}.",
+        remedy="Leave the table out: add it to `exclude` in [source] and run deltasync source setup again.",
+    )
 
 
-def _list(raws: Sequence[bytes]) -> bytes:
-    return b"[" + b",".join(raws) + b"]"
-
-
-def _number(text: Text) -> Hashable:
-    """A number's value: 1.0 and 1.00 are one numeric key."""
-    number = Decimal(text or "NaN")
+def _comparable(text: Text, key: str) -> Hashable:
+    """A numeric's value (1.0 and 1.00 are one key), any other text as it is."""
+    if key != "numeric" or text is None:
+        return text
+    number = Decimal(text)
     return number if number.is_finite() else text

@@ -9,7 +9,7 @@ from importlib.resources import files
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from deltasync.table import Table
+from deltasync.table import Table, TableId
 
 
 @cache
@@ -31,3 +31,10 @@ def describe_tables(connection: Connection[TupleRow], schemas: Sequence[str]) ->
          WHERE schema_name = ANY(%s) ORDER BY schema_name, table_name
     """).format(describe_sql())
     return [Table.from_json(description) for (description,) in connection.execute(query, [list(schemas)])]
+
+
+def describe_table(connection: Connection[TupleRow], id_: TableId) -> Table | None:
+    """One table, None where there is none of that name. Blocks for one query."""
+    query = sql.SQL("SELECT description::text FROM ({}) AS described WHERE (schema_name, table_name) = (%s, %s)")
+    row = connection.execute(query.format(describe_sql()), id_).fetchone()
+    return None if row is None else Table.from_json(row[0])

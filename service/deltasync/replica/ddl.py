@@ -1,4 +1,4 @@
-"""DDL on the replica, made from a source table's description: schema, enum types, table, new columns."""
+"""DDL on the replica, made from a source table's description: schema, types, table, new columns."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 import psycopg
 from psycopg import sql
 
+from deltasync.errors import RefusedError
 from deltasync.postgres.type_sql import type_sql
-from deltasync.table import Column, Table
+from deltasync.table import Column, Table, TypeDefinition
 
 
-def create_schema(table: Table) -> sql.Composed:
-    """The schema of a table, if it is missing."""
-    return sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(table.schema))
+def create_schema(name: str) -> sql.Composed:
+    """A schema, if it is missing."""
+    return sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name))
 
 
 def create_table(table: Table, *, with_defaults: bool = True) -> sql.Composed:
@@ -35,18 +36,45 @@ def add_columns(table: Table, columns: Iterable[Column]) -> sql.Composed:
     return sql.SQL("ALTER TABLE {} {}").format(sql.Identifier(table.schema, table.name), sql.SQL(", ").join(added))
 
 
-def create_enum(column: Column) -> sql.Composed:
-    """The enum type of a column, with its labels in order."""
-    return sql.SQL("CREATE TYPE {} AS ENUM ({})").format(
-        sql.Identifier(column.type.schema, column.type.name),
-        sql.SQL(", ").join(map(sql.Literal, column.labels or ())),
+def create_extension(type_: TypeDefinition) -> sql.Composed:
+    """The extension that a type belongs to, in the schema where the source has it."""
+    return sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}").format(
+        sql.Identifier(type_.extension or ""), sql.Identifier(type_.schema)
     )
 
 
-def add_labels(column: Column, known: Sequence[str]) -> list[sql.Composed]:
+def create_type(type_: TypeDefinition) -> sql.Composed:
+    """An enum, domain, composite or range type; what it is made of must be there.
+
+    Constraints of a domain are left out: the source has enforced them. Raises RefusedError for any other type.
+    """
+    name = sql.Identifier(type_.schema, type_.name)
+    parts = [(sql.Identifier(attribute.name), type_sql(attribute)) for attribute in type_.attributes or ()]
+    match type_.kind:
+        case "e":
+            labels = sql.SQL(", ").join(map(sql.Literal, type_.labels or ()))
+            return sql.SQL("CREATE TYPE {} AS ENUM ({})").format(name, labels)
+        case "d":
+            return sql.SQL("CREATE DOMAIN {} AS {}").format(name, parts[0][1])
+        case "c":
+            attributes = sql.SQL(", ").join(sql.SQL("{} {}").format(*part) for part in parts)
+            return sql.SQL("CREATE TYPE {} AS ({})").format(name, attributes)
+        case "r":
+            # Of its own schema, wherever the session would make it.
+            multirange = sql.Identifier(type_.schema, type_.multirange or "")
+            statement = sql.SQL("CREATE TYPE {} AS RANGE (subtype = {}, multirange_type_name = {})")
+            return statement.format(name, parts[0][1], multirange)
+        case _:
+            raise RefusedError(
+                f"The type {type_.schema}.{type_.name} cannot be made from its description.",
+                remedy="Make it on the replica as it is on the source.",
+            )
+
+
+def add_labels(type_: TypeDefinition, known: Sequence[str]) -> list[sql.Composed]:
     """The statements that add the labels an enum lacks, each behind the one that it follows on the source."""
-    type_name = sql.Identifier(column.type.schema, column.type.name)
-    labels = column.labels or ()
+    type_name = sql.Identifier(type_.schema, type_.name)
+    labels = type_.labels or ()
     found = []
     for place, label in enumerate(labels):
         if label in known:
@@ -57,13 +85,6 @@ def add_labels(column: Column, known: Sequence[str]) -> list[sql.Composed]:
         statement = sql.SQL("ALTER TYPE {} ADD VALUE IF NOT EXISTS {}{}")
         found.append(statement.format(type_name, sql.Literal(label), where))
     return found
-
-
-def enum_columns(table: Table) -> list[Column]:
-    """One column per enum type that the table uses."""
-    return list(
-        {(c.type.schema, c.type.name): c for c in table.columns if c.labels is not None and not c.element}.values()
-    )
 
 
 def _column(column: Column, *, with_defaults: bool) -> sql.Composed:

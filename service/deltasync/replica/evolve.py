@@ -1,7 +1,7 @@
 """Folds the source's schema log into the replica: creates tables and adds columns, holds what it may not guess.
 
-Applied by itself: a new table, new columns, new labels of an enum. Anything else (a rename, another
-type, a dropped column, another key) holds the table until the replica's table was made to fit.
+Applied by itself: a new table, the types that it needs, new columns, new labels of an enum. Anything else
+(a rename, another type, a dropped column, another key) holds the table until the replica's was made to fit.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import structlog
 from psycopg import sql
 
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.postgres.catalog import describe_tables
-from deltasync.replica import ddl
+from deltasync.postgres.catalog import describe_table
+from deltasync.replica import ddl, types
 from deltasync.table import Column, SourceTable, Table, TableId
 
 log = structlog.get_logger(__name__)
@@ -68,13 +68,15 @@ def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> s
     """Make the replica's table fit its description, in the caller's transaction.
 
     `before` is the description that it fitted until now. Returns why it may not be made to fit, in
-    which case nothing was changed; None where it fits.
+    which case no column was changed; None where it fits.
     """
-    existing = _existing(connection, table.id)
-    _fit_enums(connection, table)
+    existing = describe_table(connection, table.id)
+    why = types.fit(connection, table)
+    if why is not None:
+        return why
     if existing is None:
         _create(connection, table)
-        return None
+        existing = describe_table(connection, table.id) or table
     missing = _missing(existing, table)
     why = difference(existing, table, before) or guessed(missing)
     if why is None and missing:
@@ -91,7 +93,7 @@ def still_held(connection: psycopg.Connection, table: SourceTable) -> str | None
     if table.description is None:
         return table.held
     id_ = table.description.id
-    existing = _existing(connection, id_)
+    existing = describe_table(connection, id_)
     if existing is None:
         return "it does not exist on the replica"
     if table.held == REMADE and not _is_empty(connection, id_):
@@ -101,10 +103,6 @@ def still_held(connection: psycopg.Connection, table: SourceTable) -> str | None
         if found is None or found.sql_type != column.sql_type:
             return f"its column {column.name} is not {column.sql_type} on the replica"
     return difference(existing, table.description, None)
-
-
-def _existing(connection: psycopg.Connection, id_: TableId) -> Table | None:
-    return next((table for table in describe_tables(connection, [id_.schema]) if table.id == id_), None)
 
 
 def _is_empty(connection: psycopg.Connection, id_: TableId) -> bool:
@@ -133,7 +131,7 @@ def difference(existing: Table, table: Table, before: Table | None) -> str | Non
             return f"the column {old.name} was dropped or renamed on the source"
         if new.sql_type != old.sql_type:
             return f"the type of {old.name} changed from {old.sql_type} to {new.sql_type} on the source"
-    return None
+    return types.difference(existing, table)
 
 
 def _missing(existing: Table, table: Table) -> list[Column]:
@@ -150,23 +148,3 @@ def _create(connection: psycopg.Connection, table: Table) -> None:
         log.warning("table created without its defaults", table=str(table.id))
         return
     log.info("table created", table=str(table.id))
-
-
-def _fit_enums(connection: psycopg.Connection, table: Table) -> None:
-    ddl.execute(connection, ddl.create_schema(table))
-    for column in ddl.enum_columns(table):
-        labels = _enum_labels(connection, column)
-        if not labels:
-            ddl.execute(connection, ddl.create_enum(column))
-        for statement in ddl.add_labels(column, labels) if labels else ():
-            ddl.execute(connection, statement)
-
-
-def _enum_labels(connection: psycopg.Connection, column: Column) -> list[str]:
-    rows = connection.execute(
-        """SELECT e.enumlabel FROM pg_catalog.pg_enum e JOIN pg_catalog.pg_type t ON t.oid = e.enumtypid
-           JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-           WHERE n.nspname = %s AND t.typname = %s ORDER BY e.enumsortorder""",
-        [column.type.schema, column.type.name],
-    )
-    return [label for (label,) in rows]

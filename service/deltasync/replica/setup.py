@@ -13,13 +13,13 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.dialects.postgresql import insert
 
 from deltasync.errors import RefusedError
-from deltasync.postgres.catalog import describe_tables
+from deltasync.postgres.catalog import describe_table, describe_tables
 from deltasync.postgres.connect import connect
-from deltasync.replica import catalog, evolve
+from deltasync.replica import catalog, evolve, types
 from deltasync.replica.engine import alchemy, driver, newer_version
 from deltasync.replica.tables import MIGRATIONS, SCHEMA, VERSION, metadata, version
 from deltasync.settings import Settings
-from deltasync.table import Table
+from deltasync.table import SourceTable, Table
 
 # One set-up at a time; an arbitrary number that is ours.
 _LOCK = 0x64656C74
@@ -51,11 +51,12 @@ def setup(settings: Settings) -> Report:
                 sql.Identifier(SCHEMA), sql.Identifier(role)
             )
         )
+        _extensions(connection, role, described)
         connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
         _tables_of_ours(core)
-        created = [str(table.id) for table in described if _make(connection, table)]
+        created, not_made = _make(connection, described)
         released, held = _refit(core, settings.pipeline)
-    return Report(role if made else None, created, released, held)
+    return Report(role if made else None, created, released, not_made | held)
 
 
 def _described_by_source(settings: Settings) -> list[Table]:
@@ -127,12 +128,26 @@ def _grants(connection: psycopg.Connection, role: str, schemas: Iterable[str]) -
             connection.execute(sql.SQL(statement).format(sql.Identifier(schema), sql.Identifier(role)))
 
 
-def _make(connection: psycopg.Connection, table: Table) -> bool:
-    existing = {t.id for t in describe_tables(connection, [table.schema])}
-    if table.id in existing:
-        return False
-    evolve.fit(connection, table, None)
-    return True
+def _extensions(connection: psycopg.Connection, role: str, described: Iterable[Table]) -> None:
+    """Those that the tables need, where whoever runs this may make them, and the right to use their types."""
+    needed = {type_ for table in described for type_ in table.types if type_.kind == "x"}
+    for type_ in needed:
+        if types.make_extension(connection, type_):
+            grant = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}")
+            connection.execute(grant.format(sql.Identifier(type_.schema), sql.Identifier(role)))
+
+
+def _make(connection: psycopg.Connection, described: Iterable[Table]) -> tuple[list[str], dict[str, str]]:
+    """Make the tables that are missing; returns those that were, and why others were not."""
+    created, not_made = [], {}
+    for table in described:
+        if describe_table(connection, table.id) is None:
+            why = evolve.fit(connection, table, None)
+            if why is None:
+                created.append(str(table.id))
+            else:
+                not_made[str(table.id)] = why
+    return created, not_made
 
 
 def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str]]:
@@ -141,10 +156,17 @@ def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str
     for id_, table in catalog.load(core, pipeline).items():
         if table.held is None:
             continue
-        misfit = evolve.still_held(driver(core), table)
+        misfit = _misfit(driver(core), table)
         if misfit is None:
             catalog.store(core, pipeline, {id_: table._replace(held=None)})
             released.append(str(id_))
         else:
             held[str(id_)] = misfit
     return released, held
+
+
+def _misfit(connection: psycopg.Connection, table: SourceTable) -> str | None:
+    """What still holds a table. One that could not be made, for lack of an extension say, is tried again."""
+    if table.description is not None and describe_table(connection, table.description.id) is None:
+        return evolve.fit(connection, table.description, None)
+    return evolve.still_held(connection, table)

@@ -12,15 +12,25 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from deltasync.postgres.type_sql import type_sql
+from deltasync.postgres.types import type_key
 from deltasync.table import Table
 
-# Equal keys of these types may differ in text (1.0 and 1.00), so an upsert writes the key, too.
-_KEY_TEXT_VARIES = frozenset({"numeric"})
+# Equal keys of all other types may differ in text (1.0 and 1.00, -0 and 0), so an upsert writes the key, too.
+_ONE_TEXT = frozenset(
+    {"bool", "bytea", "date", "enum", "int2", "int4", "int8", "text", "time", "timestamp", "timestamptz", "uuid"}
+    | {"name", "oid", "varchar"}
+)
+
+# The casts of text to these are functions that read less than the type itself: no \377, no - for nothing.
+_PARSERS = {"char": "charin", "regclass": "regclassin"}
 
 
 def unnested(target: Table, columns: Sequence[str]) -> sql.Composed:
-    """`(SELECT u.a::type … FROM unnest($1::text[], …) AS u(a, …)) AS s`: one parameter per column."""
-    casts = [sql.SQL("u.{0}::{1} AS {0}").format(sql.Identifier(name), _type(target, name)) for name in columns]
+    """`(SELECT u.a::type … FROM unnest($1::text[], …) AS u(a, …)) AS s`: one parameter per column.
+
+    The parameters are numbered, for a RawCursor: any other takes a % in a name for one.
+    """
+    casts = [sql.SQL("{} AS {}").format(_parsed(target, name, name), sql.Identifier(name)) for name in columns]
     return sql.SQL("(SELECT {} FROM unnest({}) AS u({})) AS s").format(
         sql.SQL(", ").join(casts), _arrays(columns), _names(columns)
     )
@@ -33,8 +43,7 @@ def fetch(target: Table, key: Sequence[str], columns: Sequence[str]) -> sql.Comp
     """
     names = [f"k{number}" for number in range(len(key))]
     keys = [
-        sql.SQL("u.{0}::{1} AS {0}").format(sql.Identifier(k), _type(target, c))
-        for k, c in zip(names, key, strict=True)
+        sql.SQL("{} AS {}").format(_parsed(target, c, k), sql.Identifier(k)) for k, c in zip(names, key, strict=True)
     ]
     same = [
         sql.SQL("t.{} = s.{}").format(sql.Identifier(c), sql.Identifier(k)) for k, c in zip(names, key, strict=True)
@@ -43,7 +52,7 @@ def fetch(target: Table, key: Sequence[str], columns: Sequence[str]) -> sql.Comp
         "SELECT {} FROM (SELECT {}, u.place FROM unnest({}) WITH ORDINALITY AS u({}, place)) AS s"
         " JOIN {} AS t ON {} ORDER BY s.place"
     ).format(
-        sql.SQL(", ").join(sql.SQL("t.{}::text").format(sql.Identifier(name)) for name in columns),
+        sql.SQL(", ").join(_as_text(target, name) for name in columns),
         sql.SQL(", ").join(keys),
         _arrays(key),
         _names(names),
@@ -136,12 +145,30 @@ def update(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
 
 
 def _arrays(columns: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join([sql.SQL("%s::text[]")] * len(columns))
+    return sql.SQL(", ").join(sql.SQL("${}::text[]").format(sql.Literal(place + 1)) for place in range(len(columns)))
+
+
+def _parsed(target: Table, name: str, given: str) -> sql.Composed:
+    """The text `u.given` as a value of a column: by its type's own parser, as COPY reads it."""
+    column = target.column(name)
+    parser = _PARSERS.get(type_key(column)) if column is not None else None
+    text: sql.Composable = sql.Identifier("u", given)
+    if parser is not None:
+        text = sql.SQL("{}(textout({}))").format(sql.Identifier("pg_catalog", parser), text)
+    return sql.SQL("{}::{}").format(text, _type(target, name))
+
+
+def _as_text(target: Table, name: str) -> sql.Composed:
+    """A value's text; the cast of a bpchar would drop its trailing blanks."""
+    column = target.column(name)
+    is_blank_padded = column is not None and type_key(column) == "bpchar"
+    text = "textin(bpcharout(t.{}))" if is_blank_padded else "t.{}::text"
+    return sql.SQL(text).format(sql.Identifier(name))
 
 
 def _varies(target: Table, name: str) -> bool:
     column = target.column(name)
-    return column is not None and column.type.name in _KEY_TEXT_VARIES
+    return column is not None and type_key(column) not in _ONE_TEXT
 
 
 def _same_key(key: Sequence[str]) -> sql.Composed:

@@ -131,7 +131,8 @@ class Writer:
     def _fetched(self, target: Table, moves: Moves) -> Rows:
         """Rows that change their key, whole: what did not travel is read from where the replica still has it."""
         query = statements.fetch(target, moves.origins.columns, moves.lacking)
-        found = self._connection.execute(query, moves.origins.values).fetchall()
+        with psycopg.RawCursor(self._connection) as cursor:
+            found = cursor.execute(query, moves.origins.values).fetchall()
         if len(found) != moves.rows.count:
             raise _rows_missing(target, moves.rows.count - len(found))
         values = [list(column) for column in zip(*found, strict=True)]
@@ -140,7 +141,8 @@ class Writer:
     def _execute(self, statement: _Statement, target: Table, rows: Rows) -> int:
         if rows.count <= UNNEST_ROWS_MAX:
             source = statements.unnested(target, rows.columns)
-            return self._connection.execute(statement(target, rows.columns, source), rows.values).rowcount
+            with psycopg.RawCursor(self._connection) as cursor:
+                return cursor.execute(statement(target, rows.columns, source), rows.values).rowcount
         stage = self._stage(statement, target, rows.columns)
         with self._connection.cursor() as cursor:
             with cursor.copy(statements.copy_into(stage)) as copy:

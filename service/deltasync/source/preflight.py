@@ -127,7 +127,7 @@ def _table_problems(server: Server, pipeline: Pipeline) -> list[str]:
         and table.parent not in roots
         and table.primary_key
         and table.persistence == "p"
-        and (problems := unsupported(table))
+        and (problems := unsupported(table, raw_text=pipeline.raw_text))
     ]
 
 

@@ -75,6 +75,7 @@ def pipeline_of(settings: Settings) -> Pipeline:
         slot=settings.slot,
         schemas=settings.source.schemas,
         exclude=tuple(TableId(*name.split(".", 1)) for name in settings.source.exclude),
+        raw_text=settings.connect.raw_text,
     )
 
 

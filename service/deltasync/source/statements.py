@@ -9,10 +9,10 @@ from typing import LiteralString, NamedTuple
 from psycopg import sql
 
 from deltasync.postgres.catalog import describe_sql
-from deltasync.postgres.types import CARRIED, CARRIED_AS_KEY
+from deltasync.postgres.types import CARRIED
 from deltasync.table import TableId
 
-VERSION = 1
+VERSION = 2
 
 # Each changes the text in which Debezium reads a value, when it is set otherwise on the server.
 READER_SETTINGS: Mapping[str, str] = {
@@ -43,6 +43,7 @@ class Pipeline(NamedTuple):
     slot: str
     schemas: tuple[str, ...]
     exclude: tuple[TableId, ...]
+    raw_text: bool = False  # whether Connect holds the raw-text converter
 
 
 class Installed(NamedTuple):
@@ -99,9 +100,10 @@ def _objects(installed: Installed) -> Iterator[Statement]:
     yield _shown(_file("functions.sql"))
     yield _statement("DELETE FROM deltasync.carried_type")
     rows = sql.SQL(", ").join(
-        sql.SQL("({}, {})").format(sql.Literal(name), sql.Literal(name in CARRIED_AS_KEY)) for name in sorted(CARRIED)
+        sql.SQL("({}, {}, {})").format(sql.Literal(name), sql.Literal(how.as_key), sql.Literal(how.needs.value))
+        for name, how in sorted(CARRIED.items())
     )
-    yield _shown(sql.SQL("INSERT INTO deltasync.carried_type (name, as_key) VALUES {}").format(rows))
+    yield _shown(sql.SQL("INSERT INTO deltasync.carried_type (name, as_key, needs) VALUES {}").format(rows))
 
 
 def _role(reader: Reader, installed: Installed) -> Iterator[Statement]:
@@ -131,13 +133,14 @@ def _membership(pipeline: Pipeline, reader: Reader, installed: Installed) -> Ite
         yield _shown(sql.SQL("GRANT SELECT ON {}, deltasync.source_version TO {}").format(_OURS, name))
         yield _shown(sql.SQL("GRANT EXECUTE ON FUNCTION deltasync.beat(text, text, text) TO {}").format(name))
     yield _statement(
-        "INSERT INTO deltasync.pipeline (pipeline, publication, slot, reader) VALUES ({}, {}, {}, {})"
-        " ON CONFLICT (pipeline) DO UPDATE"
-        " SET publication = excluded.publication, slot = excluded.slot, reader = excluded.reader",
+        "INSERT INTO deltasync.pipeline (pipeline, publication, slot, reader, raw_text) VALUES ({}, {}, {}, {}, {})"
+        " ON CONFLICT (pipeline) DO UPDATE SET publication = excluded.publication, slot = excluded.slot,"
+        " reader = excluded.reader, raw_text = excluded.raw_text",
         pipeline.name,
         pipeline.publication,
         pipeline.slot,
         reader.name,
+        pipeline.raw_text,
     )
     yield _statement("DELETE FROM deltasync.captured_schema WHERE pipeline = {}", pipeline.name)
     for schema in pipeline.schemas:

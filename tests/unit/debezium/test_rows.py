@@ -63,7 +63,7 @@ def test_the_placeholders_of_arrays() -> None:
     )
     from deltasync.debezium.rows import RowDecoder  # noqa: PLC0415 - with Debezium's own placeholder, whose UUID is known
 
-    found = RowDecoder(table, "__debezium_unavailable_value")
+    found = RowDecoder(table, "__debezium_unavailable_value", raw_text=False)
 
     assert list(found.row(raw).values()) == ["1", *[UNAVAILABLE] * 4]
     assert found.may_lack_values(raw)
@@ -117,8 +117,8 @@ def test_texts_in_a_key_are_no_numbers() -> None:
 
 def test_a_type_that_is_not_carried_is_refused() -> None:
     """With the table, the column and the type in the message."""
-    with pytest.raises(RecordError, match=r"s\.t\.i has the type interval"):
-        decoder(Table("s", "t", (column("id", "int4"), column("i", "interval")), ("id",)))
+    with pytest.raises(RecordError, match=r"s\.t\.i has the type timetz"):
+        decoder(Table("s", "t", (column("id", "int4"), column("i", "timetz")), ("id",)))
 
 
 def test_a_generated_column_in_the_key_is_refused() -> None:
@@ -131,3 +131,29 @@ def test_tables_are_their_json() -> None:
     """A description survives its own JSON."""
     assert Table.from_json(msgspec.json.encode(TABLE)) == TABLE
     assert Table.from_value(TABLE.to_value()) == TABLE
+
+
+def test_names_that_json_escapes() -> None:
+    """A quote, a backslash or a control character in a column's name, generated ones included."""
+    names = ('a "b"', "back\\slash", "new\nline")
+    table = Table("s", "t", (*(column(name, "text") for name in names), column('"', "text", generated="s")), names[:1])
+    raw = compact_json(dict(zip((*names, '"'), "abcd", strict=True)))
+
+    assert decoder(table).rows([raw]).values == [["a"], ["b"], ["c"]]
+    assert list(decoder(table).row(raw).values()) == ["a", "b", "c"]
+    assert decoder(table).keys([compact_json({names[0]: "k"})]).values == [["k"]]
+
+
+def test_keys_are_the_same_where_their_values_are() -> None:
+    """Numbers by value; texts that look like numbers, and what else differs in text, are told apart."""
+
+    def identity(type_: str, *values: object) -> set[object]:
+        table = Table("s", "t", (column("a", type_), column("d", "date")), ("a", "d"))
+        found = decoder(table)
+        return {found.identity(compact_json({"a": value, "d": 0})) for value in values}
+
+    assert len(identity("numeric", "1.0", "1.00", "1")) == 1
+    assert len(identity("numeric", "NAN", "POSITIVE_INFINITY", "1")) == 3
+    assert len(identity("text", "1.0", "1.00")) == 2
+    assert len(identity("float8", 0.0, -0.0)) == 2
+    assert len(identity("date", 2146033979, -622191234)) == 1

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from datetime import UTC, date, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.make import PLACEHOLDER, column
+from tests.unit.make import PLACEHOLDER, column, domain, foreign
 
-from deltasync.debezium import values
 from deltasync.debezium.values import codec
-from deltasync.postgres.types import CARRIED
-from deltasync.table import Column, TypeName
+from deltasync.debezium.values import moments as values
+from deltasync.table import Column
 
 
 @given(st.dates())
@@ -77,35 +79,116 @@ def test_a_timestamptz_in_no_known_form_is_refused(bad: str) -> None:
         values.timestamptz(bad or "x")
 
 
-def test_every_type_that_set_up_lets_through_has_a_codec() -> None:
-    """The list that refuses tables beforehand and the codecs are the same types."""
-    assert {name for name in _every_type() if codec(column("c", name), PLACEHOLDER) is not None} == CARRIED
+def _text(it: Column, json: object, *, raw_text: bool = False) -> str | None:
+    """What a JSON value becomes by the codec of a column."""
+    found = codec(it, PLACEHOLDER, raw_text=raw_text)
+    assert found is not None
+    value = msgspec.json.decode(msgspec.json.encode(json), type=found.json_type)
+    return str(value) if found.convert is None else found.convert(value)
 
 
-def _every_type() -> frozenset[str]:
-    others = {"interval", "timetz", "money", "xml", "inet", "bit", "varbit", "point", "_numeric", "_bool", "int4range"}
-    return CARRIED | others | {f"_{name}" for name in CARRIED if not name.startswith("_")}
+@pytest.mark.parametrize(
+    ("it", "json", "text"),
+    [
+        (column("c", "float8"), msgspec.Raw(b"-0.0"), "-0.0"),
+        (column("c", "float4"), msgspec.Raw(b"9.9999999E14"), "9.9999999E14"),
+        (column("c", "float8"), "NaN", "NaN"),
+        (column("c", "numeric"), "POSITIVE_INFINITY", "Infinity"),
+        (column("c", "oid"), 4294967295, "4294967295"),
+        (column("c", "bytea"), "00ff", "\\x00ff"),
+        (column("c", "bit", "bit(1)"), True, "1"),
+        (column("c", "bit", "bit(9)"), "AwA=", "000000011"),
+        (column("c", "bit", "bit(3)"), "", "000"),
+        (column("c", "point"), {"x": 1.5, "y": "NaN", "srid": None}, "(1.5,NaN)"),
+        (column("c", "line"), {"a": 1, "b": -1, "c": 0}, "{1,-1,0}"),
+        (column("c", "circle"), {"center": {"x": 0, "y": 0}, "radius": "Infinity"}, "<(0,0),Infinity>"),
+        (column("c", "xid8"), b"18446744073709551615".hex(), "18446744073709551615"),
+        (foreign("c", "shop", "pair", kind="c"), b'(1,"a,b")'.hex(), '(1,"a,b")'),
+        (foreign("c", "shop", "mood", kind="e"), "it's", "it's"),
+        (foreign("c", "public", "hstore", extension="hstore"), '{"a":null,"q\\"":"\\\\"}', '"a"=>NULL,"q\\""=>"\\\\"'),
+        (foreign("c", "public", "vector", extension="vector"), [1.5, -2e-7], "[1.5,-2e-7]"),
+        (domain("c", column("c", "bit", "bit(4)")), "AQ==", "0001"),
+        (domain("c", column("c", "date")), 0, "1970-01-01"),
+        (column("c", "_bool"), [True, None], '{"t",NULL}'),
+        (column("c", "_float8"), [1.5, None, "NaN"], '{"1.5",NULL,"NaN"}'),
+        (column("c", "_bytea"), ["00", None], '{"\\\\x00",NULL}'),
+        (foreign("c", "public", "_citext", extension="citext"), ["A", None], '{"A",NULL}'),
+    ],
+)
+def test_json_to_text(it: Column, json: object, text: str) -> None:
+    """One value of each rule."""
+    assert _text(it, json) == text
 
 
-def test_domains_and_foreign_types_are_refused() -> None:
-    """A domain, or a type of an extension, has no codec, whatever it is called."""
-    assert codec(column("c", "text", domain=True), PLACEHOLDER) is None
-    assert codec(Column("c", "public.text", TypeName("public", "text")), PLACEHOLDER) is None
+@pytest.mark.parametrize(
+    ("type_", "numbers", "kind", "closed", "text"),
+    [
+        ("lseg", (1, 2, 3, 1e300), 2, None, "[(1.0,2.0),(3.0,1e+300)]"),
+        ("path", (0.1, -0.0), 2, "false", "[(0.1,-0.0)]"),
+        ("path", (0, 0, 1, 1), 2, "true", "((0.0,0.0),(1.0,1.0))"),
+        ("box", (3, 4, 3, 2, 1, 2, 1, 4, 3, 4), 3, None, "(3.0,4.0),(1.0,2.0)"),
+    ],
+)
+def test_shapes(type_: str, numbers: tuple[float, ...], kind: int, closed: str | None, text: str) -> None:
+    """Their doubles are neither rounded nor lose a sign."""
+    rings = struct.pack("<I", 1) if kind == 3 else b""
+    points = struct.pack(f"<I{len(numbers)}d", len(numbers) // 2, *numbers)
+    wkb = base64.b64encode(struct.pack("<BI", 1, kind) + rings + points).decode()
+
+    assert _text(column("c", type_), {"wkb": wkb, "extensions": {"closed": closed} if closed else None}) == text
+    with pytest.raises(ValueError, match="shape"):
+        _text(column("c", type_), {"wkb": wkb[:-8] + "AAA="})
 
 
-def test_two_dimensional_arrays_are_not_guessed() -> None:
-    """Debezium sends their rows as nulls or as Java's object names."""
-    ints, texts = codec(column("c", "_int4"), PLACEHOLDER), codec(column("c", "_text"), PLACEHOLDER)
-    assert ints is not None
-    assert ints.convert is not None
-    assert texts is not None
-    assert texts.convert is not None
+def test_the_raw_text_converter_delivers_text() -> None:
+    """Arrays of anything, domains over them, and what Debezium mangles."""
+    array = foreign("c", "shop", "_mood")
+    for it in (column("c", "_time"), array, column("c", "varbit"), column("c", "polygon"), domain("c", array)):
+        found = codec(it, PLACEHOLDER, raw_text=True)
+        assert found == (str, None, PLACEHOLDER), it
+    assert _text(column("c", "timetz"), "10:00:00-15:59:59", raw_text=True) == "10:00:00-15:59:59"
 
-    assert ints.convert([1, None]) == "{1,NULL}"
-    assert ints.convert([]) == "{}"
-    for convert, value in ((ints.convert, [None, None]), (texts.convert, ["[Ljava.lang.String;@51dfb674"])):
-        with pytest.raises(ValueError, match="dimension"):
-            convert(value)
+
+def test_a_timetz_that_was_moved_to_utc_is_refused() -> None:
+    """Connect lacks the converter that the settings promise: PostgreSQL would read it all the same."""
+    with pytest.raises(ValueError, match="converter"):
+        _text(column("c", "timetz"), "10:00:00Z", raw_text=True)
+
+
+@pytest.mark.parametrize(
+    ("it", "marker"),
+    [
+        (column("c", "text"), PLACEHOLDER),
+        (column("c", "tsvector"), PLACEHOLDER),
+        (foreign("c", "shop", "pair", kind="c"), PLACEHOLDER),
+        (domain("c", column("c", "jsonb")), PLACEHOLDER),
+        (column("c", "_jsonb"), [PLACEHOLDER]),
+        (column("c", "_int8"), [*PLACEHOLDER.encode()]),
+        (foreign("c", "public", "hstore", extension="hstore"), f'{{"{PLACEHOLDER}":"{PLACEHOLDER}"}}'),
+        (column("c", "int4"), None),
+    ],
+)
+def test_markers_of_unchanged_large_values(it: Column, marker: object) -> None:
+    """Each type has one form of its own, or none."""
+    found = codec(it, PLACEHOLDER, raw_text=False)
+    assert found is not None
+    assert found.unavailable == marker
+
+
+@pytest.mark.parametrize("type_", ["_int4", "_uuid", "_bool", "_float8"])
+def test_nothing_but_nulls_is_not_guessed(type_: str) -> None:
+    """Debezium sends the rows of an array of two dimensions as nulls."""
+    with pytest.raises(ValueError, match="dimension"):
+        _text(column("c", type_), [None, None])
+    assert _text(column("c", type_), []) == "{}"
+
+
+@pytest.mark.parametrize("name", ["[Ljava.lang.String;@51dfb674", "[[Ljava.lang.Object;@1f", "[I@0"])
+def test_names_of_java_objects_are_not_guessed(name: str) -> None:
+    """Debezium sends the rows of an array of two dimensions of texts as these."""
+    with pytest.raises(ValueError, match="dimension"):
+        _text(column("c", "_text"), [name])
+    assert _text(column("c", "_text"), [None, None]) == "{NULL,NULL}"
 
 
 def test_committed_us_round_trip() -> None:

@@ -20,18 +20,36 @@ $body$;
 -- decides alike before setup; a test holds the two together.
 CREATE OR REPLACE FUNCTION deltasync.unsupported(description jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-  WITH col AS (
+  WITH with_key AS (
     SELECT c ->> 'name' AS name,
            c ->> 'sql_type' AS sql_type,
            c ? 'generated' AS generated,
+           c ? 'base' AS is_domain,
+           carrier ? 'element' AS is_array,
+           c ? 'extension' AS of_extension,
            coalesce($1 -> 'primary_key' ? (c ->> 'name'), false) AS key,
            coalesce((c ->> 'collation_exact')::boolean, true) AS collation_exact,
-           CASE WHEN c ? 'domain' THEN NULL
-                WHEN c ? 'labels' AND NOT c ? 'element' THEN true
-                ELSE t.as_key END AS as_key
+           (c ->> 'kind' IN ('c', 'r', 'm') OR coalesce(carrier #>> '{element,schema}', 'pg_catalog') <> 'pg_catalog')
+             AND jsonb_path_exists($1, '$.types[*] ? (@.extension == "citext")') AS may_hold_citext,
+           CASE WHEN carrier #>> '{type,schema}' = 'pg_catalog'
+                THEN CASE WHEN carrier #>> '{type,name}' <> 'bit' OR strpos(carrier ->> 'sql_type', '(') > 0
+                          THEN carrier #>> '{type,name}' END
+                WHEN c ? 'extension' THEN (c ->> 'extension') || ':' || (carrier #>> '{type,name}')
+                ELSE CASE c ->> 'kind' WHEN 'e' THEN 'enum' WHEN 'c' THEN 'composite'
+                                       WHEN 'r' THEN 'range' WHEN 'm' THEN 'multirange' END
+           END AS type_key
       FROM jsonb_array_elements($1 -> 'columns') c
-      LEFT JOIN deltasync.carried_type t
-        ON t.name = c #>> '{type,name}' AND c #>> '{type,schema}' = 'pg_catalog'
+     CROSS JOIN LATERAL (SELECT coalesce(c -> 'base', c)) AS one (carrier)
+  ), col AS (
+    SELECT k.*,
+           coalesce(t.as_key, a.as_key) AND may_hold_citext IS NOT TRUE AS as_key,
+           CASE WHEN NOT is_domain OR coalesce(t.needs, a.needs) = 'raw' AND is_array THEN coalesce(t.needs, a.needs)
+                WHEN is_array THEN 'full'
+                WHEN t.needs = '' OR NOT of_extension THEN t.needs
+           END AS needs
+      FROM with_key k
+      LEFT JOIN deltasync.carried_type t ON t.name = k.type_key
+      LEFT JOIN deltasync.carried_type a ON a.name = 'array' AND k.is_array
   ), problem (place, text) AS (
     SELECT 1, format('the column names %s differ only by case', string_agg(name, ', ' ORDER BY name COLLATE "C"))
       FROM col GROUP BY lower(name) HAVING count(*) > 1
@@ -41,11 +59,25 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT 3, format('column %s: ', name)
               || CASE WHEN generated AND key THEN 'a generated column is not carried as a key'
                       WHEN generated THEN NULL
-                      WHEN as_key IS NULL THEN format('the type %s is not carried exactly', sql_type)
-                      WHEN key AND NOT as_key THEN format('the type %s is not carried as a key', sql_type)
+                      WHEN needs IS NULL THEN format('the type %s is not carried exactly', sql_type)
+                      WHEN needs = 'raw' AND NOT has_raw_text
+                      THEN format('the type %s needs the raw-text converter: DELTASYNC_CONNECT_RAW_TEXT', sql_type)
+                      WHEN needs = 'full' AND NOT has_raw_text AND coalesce($1 ->> 'replica_identity', 'd') <> 'f'
+                      THEN format('the type %s needs REPLICA IDENTITY FULL, or the raw-text converter: '
+                                  'DELTASYNC_CONNECT_RAW_TEXT', sql_type)
+                      WHEN key AND NOT as_key
+                      THEN format('which values of %s are equal depends on the locale: not as a key', sql_type)
                       WHEN key AND NOT collation_exact THEN 'its collation holds different texts for equal in the key'
                  END
       FROM col
+     CROSS JOIN (SELECT EXISTS (SELECT FROM deltasync.captured_schema s
+                                  JOIN deltasync.pipeline p ON p.pipeline = s.pipeline
+                                 WHERE s.name = $1 ->> 'schema' AND p.raw_text)) AS connector (has_raw_text)
+    UNION ALL
+    SELECT 4, format('the type %s.%s ', d ->> 'schema', d ->> 'name')
+              || CASE d ->> 'kind' WHEN 't' THEN 'is the row type of a table'
+                                   WHEN 'b' THEN 'belongs to no extension and is made by functions' END
+      FROM jsonb_array_elements(coalesce($1 -> 'types', '[]')) d
   )
   SELECT string_agg(text, '; ' ORDER BY place, text COLLATE "C") FROM problem
 $body$;
@@ -249,20 +281,29 @@ EXCEPTION WHEN OTHERS THEN
 END
 $body$;
 
--- The tables that the running DDL touches: named by it, using a type that it changed, in a schema that it
--- renamed, or attached to or detached from a partitioned table that it names (it reports only that one).
+-- The tables that the running DDL touches: named by it, using a type that it changed or that is made of one, in
+-- a schema that it renamed, or attached to or detached from a partitioned table that it names (it reports only that one).
 CREATE OR REPLACE FUNCTION deltasync.touched() RETURNS SETOF oid
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
-  WITH command AS MATERIALIZED (
+  WITH RECURSIVE command AS MATERIALIZED (
     SELECT classid, objid FROM pg_event_trigger_ddl_commands() WHERE NOT in_extension
+  ), changed (type) AS (
+    SELECT t.oid FROM command JOIN pg_type t
+        ON command.classid = 'pg_type'::regclass AND t.oid = command.objid
+        OR command.classid = 'pg_class'::regclass AND t.typrelid = command.objid AND t.typtype = 'c'
+     UNION
+    SELECT made.type
+      FROM changed
+     CROSS JOIN LATERAL (
+       SELECT t.oid FROM pg_type t WHERE t.typelem = changed.type OR t.typbasetype = changed.type
+        UNION ALL SELECT c.reltype FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                   WHERE c.relkind = 'c' AND a.atttypid = changed.type AND NOT a.attisdropped
+        UNION ALL SELECT r.rngtypid FROM pg_range r WHERE r.rngsubtype = changed.type
+        UNION ALL SELECT r.rngmultitypid FROM pg_range r WHERE r.rngtypid = changed.type) AS made (type)
   )
   SELECT objid FROM command WHERE classid = 'pg_class'::regclass
   UNION
-  SELECT a.attrelid
-    FROM command
-    JOIN pg_type t ON t.oid = command.objid OR t.typelem = command.objid
-    JOIN pg_attribute a ON a.atttypid = t.oid AND NOT a.attisdropped
-   WHERE command.classid = 'pg_type'::regclass
+  SELECT a.attrelid FROM changed JOIN pg_attribute a ON a.atttypid = changed.type AND NOT a.attisdropped
   UNION
   SELECT c.oid FROM command JOIN pg_class c ON c.relnamespace = command.objid
    WHERE command.classid = 'pg_namespace'::regclass

@@ -1,0 +1,180 @@
+"""Every type through real Debezium: initial snapshot, stream, large values that do not travel, keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from psycopg import sql
+from tests.acceptance import types_matrix, types_tables
+from tests.flow import Flow, until
+
+from deltasync.debezium.rows import Rows
+from deltasync.plan import TablePlan
+from deltasync.postgres.catalog import describe_table
+from deltasync.postgres.connect import connect
+from deltasync.postgres.types import unsupported
+from deltasync.replica import writer
+from deltasync.replica.writer import Writer
+from deltasync.table import Table, TableId
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "TYPES.md"
+_DEADLINE_S = 120.0
+_NEEDS = ("", "full", "raw")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("raw_text", [False])
+def test_every_type_travels_exactly(flow: Flow, monkeypatch: pytest.MonkeyPatch, *, raw_text: bool) -> None:
+    """The text of every value is the same on both sides, after the snapshot and after each kind of change."""
+    connect_section = flow.settings.connect.model_copy(update={"raw_text": raw_text})
+    flow.settings = flow.settings.model_copy(update={"connect": connect_section})
+    flow.env["DELTASYNC_CONNECT_RAW_TEXT"] = str(raw_text).lower()
+    made = types_tables.tables(raw_text=raw_text)
+    flow.source.execute("; ".join(f"CREATE EXTENSION {name}" for name in types_matrix.EXTENSIONS))
+    flow.set_up(types_matrix.TYPES + "".join(table.create for table in made))
+    flow.start_worker()
+    _same(flow, made)
+
+    for step in range(max(len(table.changes) for table in made)):
+        for table in made:
+            for change in table.changes[step : step + 1]:
+                flow.source.execute(change)
+    flow.cli("wait", "--timeout", "80")
+    _same(flow, made)
+    _copied_alike(flow, made, monkeypatch)
+
+
+def _same(flow: Flow, made: Sequence[types_tables.Made]) -> None:
+    """Wait, then compare column by column, so that a failure names types and values."""
+    try:
+        until(lambda: flow.equal(*(table.name for table in made)), "equal", _DEADLINE_S)
+    except AssertionError:
+        different = [f"{table.name} {what}" for table in made for what in _different(flow, table)]
+        said = [line for line in flow.workers[-1].log.read_text().splitlines() if '"level":"info"' not in line]
+        raise AssertionError("\n".join([*different, *(line[:500] for line in said[-40:])])) from None
+
+
+def _different(flow: Flow, made: types_tables.Made) -> list[str]:
+    found = []
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"
+    columns = [name for (name,) in flow.source.execute(query, [made.name])]
+    for column in columns:
+        query = f"SELECT ROW({columns[0]}, left({column}::text, 200))::text FROM {made.name}"
+        try:
+            source, replica = ({row for (row,) in side.execute(query)} for side in (flow.source, flow.replica))
+        except psycopg.Error as error:
+            found.append(f"{column}: {error}")
+            continue
+        if source != replica:
+            kind = made.kinds[int(column[1:])].type if column[1:].isdigit() else column
+            missing, surplus = sorted(source - replica)[:3], sorted(replica - source)[:3]
+            found.append(f"{column} {kind}: missing {missing}, surplus {surplus}")
+    return found
+
+
+def _copied_alike(flow: Flow, made: Sequence[types_tables.Made], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write all rows anew by COPY, as many rows at once are: it reads their text as `unnest` did."""
+    monkeypatch.setattr(writer, "UNNEST_ROWS_MAX", 0)
+    with connect(flow.settings.replica.conninfo() or "", name="test") as connection:
+        for one in made:
+            table = _described(connection, one.name)
+            names = tuple(column.name for column in table.stored_columns)
+            plan = TablePlan(table, True, None, [Rows(names, _texts(connection, table))], [], [])  # noqa: FBT003
+            Writer(connection).write([plan])
+        connection.commit()
+    different = [f"{one.name} {what}" for one in made for what in _different(flow, one)]
+    assert not different, "\n".join(different)
+
+
+def _described(connection: psycopg.Connection[Any], name: str) -> Table:
+    table = describe_table(connection, TableId(*name.split(".")))
+    assert table is not None
+    return table
+
+
+def _texts(connection: psycopg.Connection[Any], table: Table) -> list[list[str | None]]:
+    """Column by column, each value in the text that its type prints."""
+    names = [sql.Identifier(column.name) for column in table.stored_columns]
+    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(names), sql.Identifier(*table.id))
+    found = connection.execute(query).pgresult
+    assert found is not None
+    raw = [[found.get_value(row, column) for row in range(found.ntuples)] for column in range(found.nfields)]
+    return [[None if value is None else value.decode() for value in column] for column in raw]
+
+
+ODD = r"""
+    CREATE SCHEMA shop;
+    CREATE TABLE shop."Tab.le 100%% o'f ü 😀, a;b" (
+      "I%d" int PRIMARY KEY, "a.b" text, "c ""d"" e" text, "ünï 😀" text, "order" int, "$1" int, "%s" int,
+      "back\slash" int, "x-y" int DEFAULT 7, "0num" int, "a'b" text);
+    CREATE TABLE shop."select" ("table" int, "where" text, PRIMARY KEY ("where", "table"));
+    CREATE TABLE shop."{long}" ("{long}" int PRIMARY KEY, v int);
+    CREATE TABLE shop."Case" (id int PRIMARY KEY, v text);
+    CREATE TABLE shop."lower" (id int PRIMARY KEY, a int,
+      stored int GENERATED ALWAYS AS (a * 2) STORED, virtual text GENERATED ALWAYS AS (upper(a::text)) VIRTUAL);
+    CREATE TABLE shop.numbered (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, s serial, v int);
+    CREATE TABLE shop.wide (id int PRIMARY KEY, {columns});
+""".format(long="n" * 63, columns=", ".join(f"c{number} int" for number in range(1599)))
+ODD_TABLES = (
+    'shop."Tab.le 100%% o\'f ü 😀, a;b"', 'shop."select"', f'shop."{"n" * 63}"', 'shop."Case"', 'shop."lower"',
+    "shop.numbered", "shop.wide",
+)  # fmt: skip
+
+
+def test_names_and_widths(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any name, 1,600 columns, and values that the replica computes or numbers itself."""
+    odd, select, long, case, lower, numbered, wide = ODD_TABLES
+    flow.set_up(
+        ODD
+        + f"""
+        INSERT INTO {odd} VALUES (1, 'a', 'b', 'c', 1, 2, 3, 4); INSERT INTO {select} VALUES (1, 'x');
+        INSERT INTO {long} VALUES (1); INSERT INTO {case} VALUES (1, 'A'); INSERT INTO {lower} VALUES (1, 1);
+        INSERT INTO {numbered} (v) VALUES (1); INSERT INTO {wide} VALUES (1, 1);
+        """
+    )
+    flow.start_worker()
+    flow.wait_equal(*ODD_TABLES)
+
+    flow.source.execute(f"""
+        UPDATE {odd} SET "%s" = 9, "a.b" = NULL, "I%d" = 2; UPDATE {select} SET "table" = 2;
+        UPDATE {long} SET v = 2; UPDATE {case} SET v = NULL; UPDATE {lower} SET a = NULL;
+        INSERT INTO {lower} VALUES (2, 5); INSERT INTO {numbered} (v) VALUES (2); UPDATE {numbered} SET v = 3;
+        UPDATE {wide} SET c1598 = -1, c0 = NULL; INSERT INTO {wide} SELECT 2, n FROM generate_series(1, 1) n;
+        DELETE FROM {case} WHERE v = 'B'; TRUNCATE {long}; INSERT INTO {long} VALUES (5, 5);
+    """)
+    flow.wait_equal(*ODD_TABLES)
+    monkeypatch.setattr(writer, "UNNEST_ROWS_MAX", 0)
+    with connect(flow.settings.replica.conninfo() or "", name="test") as connection:
+        table = _described(connection, wide)
+        names = tuple(column.name for column in table.stored_columns)
+        rows = Rows(names, [[str(row) for row in range(700)] for _ in names])
+        assert Writer(connection).write([TablePlan(table, True, None, [rows], [], [])]) == 700  # noqa: FBT003
+
+
+def test_what_is_documented_is_what_travels(flow: Flow) -> None:
+    """docs/TYPES.md says of each type what set-up says, and of what is carried the run above is the proof."""
+    flow.source.execute("; ".join(f"CREATE EXTENSION {name}" for name in types_matrix.EXTENSIONS))
+    columns = ", ".join(f"c{number} {kind.type}" for number, kind in enumerate(types_matrix.KINDS))
+    flow.source.execute(f"{types_matrix.TYPES} CREATE TABLE shop.every (id int PRIMARY KEY, {columns})")
+    with connect(flow.pipeline.source_admin, name="test") as connection:
+        table = _described(connection, "shop.every")
+    found: dict[str, str] = {}
+    for kind, column in zip(types_matrix.KINDS, table.stored_columns[1:], strict=True):
+        one = msgspec.structs.replace(table, columns=(table.columns[0], column), types=())
+        full = msgspec.structs.replace(one, replica_identity="f")
+        assert not unsupported(one, raw_text=True), kind.type
+        refused = [bool(unsupported(shape, raw_text=False)) for shape in (one, full)]
+        found[kind.type] = "raw" if refused[1] else "full" if refused[0] else ""
+    least = {type_: min((k.needs for k in types_matrix.KINDS if k.type == type_), key=_NEEDS.index) for type_ in found}
+    assert found == least, "the matrix proves less, or other, than set-up lets through"
+
+    written = types_tables.document(found)
+    if os.environ.get("DELTASYNC_TEST_WRITE_TYPES"):
+        DOCUMENT.write_text(written, encoding="utf-8")
+    assert DOCUMENT.read_text(encoding="utf-8") == written, "make types writes it anew"

@@ -1,0 +1,163 @@
+"""The tables of the type matrix, what is done to them, and the document that says what was proved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from tests.acceptance.types_matrix import GROUPS, KINDS, Kind
+
+
+class Made(NamedTuple):
+    """A table of the matrix: its name, its columns in order, and how to fill it, with `changes` of it for later."""
+
+    name: str
+    kinds: tuple[Kind, ...]
+    create: str
+    changes: tuple[str, ...]
+
+
+def tables(*, raw_text: bool) -> list[Made]:
+    """The tables that the source captures, with or without the converter."""
+    return [*_value_tables(raw_text=raw_text), *_large_tables(raw_text=raw_text), *_key_tables(raw_text=raw_text)]
+
+
+def _may(kind: Kind, *, raw_text: bool) -> bool:
+    return raw_text or kind.needs != "raw"
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _by_identity(kinds: Iterable[Kind], *, raw_text: bool) -> Iterator[tuple[bool, tuple[Kind, ...]]]:
+    """Kinds that need REPLICA IDENTITY FULL here, and those that do not."""
+    found = [kind for kind in kinds if _may(kind, raw_text=raw_text)]
+    for full in (False, True):
+        some = tuple(kind for kind in found if (kind.needs == "full" and not raw_text) is full)
+        if some:
+            yield full, some
+
+
+def _columns(kinds: Iterable[Kind]) -> str:
+    return ", ".join(f"c{number} {kind.type}" for number, kind in enumerate(kinds))
+
+
+def _identity(name: str, *, full: bool) -> str:
+    return f"ALTER TABLE {name} REPLICA IDENTITY FULL;" if full else ""
+
+
+def _rows(name: str, values: list[tuple[str, ...]], start: int) -> str:
+    """Row by row the next value of each column, NULL where there is none."""
+    rows = []
+    for place in range(max((len(some) for some in values), default=0)):
+        cells = [_quoted(some[place]) if place < len(some) else "NULL" for some in values]
+        rows.append(f"({start + place}, {', '.join(cells)})")
+    return f"INSERT INTO {name} VALUES {', '.join(rows)};" if rows else ""
+
+
+def _value_tables(*, raw_text: bool) -> Iterator[Made]:
+    for group, all_kinds in GROUPS.items():
+        for full, kinds in _by_identity(all_kinds, raw_text=raw_text):
+            name = f"shop.{group}{'_full' if full else ''}"
+            table = f"CREATE TABLE {name} (id int PRIMARY KEY, {_columns(kinds)}); {_identity(name, full=full)}"
+            create = table + (_rows(name, [kind.values for kind in kinds], 1))
+            names = [f"c{number}" for number in range(len(kinds))]
+            shown, of_other = ", ".join(names), ", ".join(f"s.{one}" for one in names)
+            nulls = ", ".join(f"{one} = NULL" for one in names)
+            changes = (
+                _rows(name, [kind.streamed for kind in kinds], 500),
+                f"INSERT INTO {name} SELECT id + 1000, {shown} FROM {name} WHERE id < 1000",
+                f"INSERT INTO {name} (id) SELECT id + 2000 FROM {name} WHERE id < 1000",
+                f"UPDATE {name} t SET ({shown}) = ROW({of_other}) FROM {name} s WHERE t.id = s.id + 2000",
+                f"UPDATE {name} SET {nulls} WHERE id = 1",
+                f"UPDATE {name} SET id = 3001 WHERE id = 1001",
+                f"UPDATE {name} SET id = 3002, {nulls} WHERE id = 2001",
+                f"DELETE FROM {name} WHERE id = 1002",
+            )
+            yield Made(name, kinds, create, tuple(change for change in changes if change))
+
+
+def _large_tables(*, raw_text: bool) -> Iterator[Made]:
+    """Values that are stored out of line: an update of another column, or of the key, does not carry them."""
+    for full, kinds in _by_identity((kind for kind in KINDS if kind.big), raw_text=raw_text):
+        name = f"shop.large{'_full' if full else ''}"
+        external = ", ".join(f"ALTER c{number} SET STORAGE EXTERNAL" for number in range(len(kinds)))
+        shown, values = ", ".join(f"c{number}" for number in range(len(kinds))), ", ".join(k.big or "" for k in kinds)
+        create = (
+            f"CREATE TABLE {name} (id int PRIMARY KEY, n int, {_columns(kinds)}); ALTER TABLE {name} {external};"
+            f"{_identity(name, full=full)} INSERT INTO {name} SELECT n, n, {values} FROM generate_series(1, 3) n;"
+        )
+        nulls = ", ".join(f"c{number} = NULL" for number in range(0, len(kinds), 2))
+        changes = (
+            f"UPDATE {name} SET n = 10 + n",
+            f"UPDATE {name} SET id = 4 WHERE id = 2",
+            f"UPDATE {name} SET {nulls} WHERE id = 3",
+            f"UPDATE {name} SET n = 7, id = 5 WHERE id = 3",
+            f"DELETE FROM {name} WHERE id = 1",
+            f"INSERT INTO {name} SELECT 1, 1, {shown} FROM {name} WHERE id = 4",
+            f"UPDATE {name} SET n = 8 WHERE id = 1",
+        )
+        yield Made(name, kinds, create, changes)
+
+
+def _key_tables(*, raw_text: bool) -> Iterator[Made]:
+    for number, kind in enumerate(kind for kind in KINDS if kind.keys and _may(kind, raw_text=raw_text)):
+        name = f"shop.key_{number}"
+        values = ", ".join(f"({_quoted(old)}, {place})" for place, (old, _) in enumerate(kind.keys))
+        create = f"CREATE TABLE {name} (k {kind.type} PRIMARY KEY, v int); INSERT INTO {name} VALUES {values};"
+        changes = [f"UPDATE {name} SET v = v + 10"]
+        for pair in kind.keys:
+            old, new = (f"{_quoted(value)}::{kind.type}" for value in pair)
+            changes.append(f"UPDATE {name} SET k = {new} WHERE k = {old}")
+            changes.append(f"UPDATE {name} SET v = v + 100 WHERE k = {new}")
+        changes.append(f"DELETE FROM {name} WHERE k = {_quoted(kind.keys[-1][1])}::{kind.type}")
+        changes.append(f"INSERT INTO {name} VALUES {values} ON CONFLICT DO NOTHING")
+        yield Made(name, (kind,), create, tuple(changes))
+
+
+_VERDICTS = {
+    "": "exact",
+    "full": "exact under `REPLICA IDENTITY FULL`, else refused",
+    "raw": "refused",
+}
+_OF_ONE_DIMENSION = "exact, of one dimension that starts at 1 (¹)"
+# Of values that no setting mends.
+_EXCEPT = {
+    "date": "but the initial snapshot alters dates before the year 1 and of 5 to 14 October 1582",
+    "timestamp without time zone": "but not beyond 294247-01-10 04:00:54.775806",
+    "interval": "but ±infinity (PostgreSQL 17 and later) arrives as zero, and 2147483648 hours stop the connector",
+}
+_INTRODUCTION = """# Which types travel, and how
+
+Generated by `make types` from the matrix that `tests/acceptance/test_types.py` sends through PostgreSQL, Debezium,
+Kafka and deltasync, as an initial snapshot and as changes. Exact means: the text of every value is the same on both
+sides. What is refused is named by `deltasync source setup`, with the reason. The raw-text converter is a setting:
+`DELTASYNC_CONNECT_RAW_TEXT`.
+
+Not in the run, as its servers lack them: `xml` (exact; the declaration is dropped by PostgreSQL itself). Never
+carried: `refcursor`, `bit` without a length, row types of tables, base types of no extension, domains over
+pgvector's types, and types of extensions that are not listed.
+Types beginning with `shop.` stand for those that users make.
+
+¹ Without the converter an array of nothing but nulls stops its partition, and so does one of two dimensions. Other
+lower bounds are lost in Debezium without a trace.
+
+| type | stock Debezium | with the raw-text converter |
+|---|---|---|
+"""
+
+
+def document(needs: Mapping[str, str]) -> str:
+    """docs/TYPES.md: what each type needs, by its name."""
+    lines = []
+    for type_, what in needs.items():
+        verdict = _VERDICTS[what]
+        is_array = type_.endswith("[]") or type_ == "shop.numbers"
+        if is_array and what != "raw":
+            verdict = (
+                _OF_ONE_DIMENSION if not what else f"under `REPLICA IDENTITY FULL`: {_OF_ONE_DIMENSION}; else refused"
+            )
+        limit = f", {_EXCEPT[type_]}" if type_ in _EXCEPT else ""
+        lines.append(f"| `{type_}` | {verdict}{limit} | exact{limit} |\n")
+    return _INTRODUCTION + "".join(lines)

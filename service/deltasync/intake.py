@@ -121,17 +121,19 @@ class _Taking:
             return
         if record.value is None and record.partition in self._halves:
             return  # the tombstone of a delete
+        half = self._halves.pop(record.partition, None)
         try:
             result = _take_one(record, progress, self._tables, self._spread)
+            if half is not None and isinstance(result, Taken):
+                result = _joined(half, result, progress, self._tables)
         except RecordError as error:
             result = Cut(record.partition, record.offset, error, waits=False)
-        half = self._halves.pop(record.partition, None)
         if isinstance(result, Cut):
             self._cut(result)
         elif record.moves and result.change is not None and record.partition.topic not in self._spread:
             self._halves[record.partition] = result.change
         else:
-            self._add(result if half is None else _joined(half, result, progress))
+            self._add(result)
 
     def end(self) -> Intake:
         for half in self._halves.values():
@@ -147,15 +149,17 @@ class _Taking:
         self._now.pop(cut.partition, None)
 
 
-def _joined(half: Change, one: Taken, before: Progress) -> Taken:
+def _joined(half: Change, one: Taken, before: Progress, tables: Tables) -> Taken:
     """The row under its new key, told which one it had: one change, with the progress behind both.
 
     What else follows the first half is a connector that died between the two: it sends both again, so the half is
-    passed over.
+    passed over. Raises RecordError where the row's large values may be another row's by now.
     """
     change = one.change
     if change is None or change.op is not Op.CREATE or change.position != half.position:
         return one
+    if rule.may_be_again(before, half) and tables.decoders[change.table].lacks_values(change.row or b""):
+        raise _moved_again(change)
     progress = rule.applied(rule.applied(before, half), change)
     return one._replace(progress=progress, change=change._replace(old_key=half.key))
 
@@ -175,6 +179,17 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
     if obstacle is not None:
         return obstacle(change)
     return Taken(partition, offset, rule.applied(progress, change), change)
+
+
+def _moved_again(change: Change) -> RecordError:
+    return RecordError(
+        f"The key of a row of {change.table} changed ({_at(change)}), its large values did not travel, and the "
+        "connector began anew: if this was applied before, the row under the old key is another one.",
+        remedy=(
+            "Make the row right by hand (delete the old key, write the new one as the source has it), then: deltasync "
+            f"ledger set {change.partition.topic} {change.partition.number} {change.offset + 1} --reason …"
+        ),
+    )
 
 
 def _half_come(half: Change) -> Cut:

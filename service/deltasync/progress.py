@@ -25,7 +25,9 @@ class Progress(NamedTuple):
     `next_offset` is the only offset ever stored: the one that is read next. `watermark` is None until
     a positioned change was applied. `committed_us` is the latest source commit applied, in
     microseconds since 1970. `skipped` counts the records that were older. `tied` tells which changes were
-    applied at exactly the watermark, by a fingerprint of op and key.
+    applied at exactly the watermark, by a fingerprint of op and key. `floor` is the first
+    half of the watermark and `committed_us` as they were when positions began anew: what stands behind the one
+    or was committed after the other is new, all else may have been applied before.
     """
 
     next_offset: int = 0
@@ -33,6 +35,7 @@ class Progress(NamedTuple):
     committed_us: int | None = None
     skipped: int = 0
     tied: tuple[bytes, ...] = ()
+    floor: tuple[int, int] | None = None
 
 
 class Claim(NamedTuple):
@@ -59,7 +62,7 @@ def is_older(progress: Progress, change: Change) -> bool:
         return False
     earlier = position.committed_us <= (progress.committed_us or 0)
     if here == watermark:
-        return earlier and change.key is not None and _fingerprint(change.op, change.key) in progress.tied
+        return earlier and _is_tied(progress, change)
     if earlier:
         return True
     raise RecordError(
@@ -70,6 +73,12 @@ def is_older(progress: Progress, change: Change) -> bool:
             f"set {change.partition.topic} {change.partition.number} {change.offset} --reason … starts a new watermark."
         ),
     )
+
+
+def may_be_again(progress: Progress, change: Change) -> bool:
+    """True if nothing tells whether the change was applied before: positions began anew, and it may be from before."""
+    floor, position = _floor(progress, change), change.position
+    return floor is not None and (position.seq0 or 0) <= floor[0] and position.committed_us <= floor[1]
 
 
 def passed(progress: Progress, offset: int) -> Progress:
@@ -91,7 +100,38 @@ def applied(progress: Progress, change: Change) -> Progress:
     if change.op is not Op.READ and (committed_us is None or position.committed_us > committed_us):
         committed_us = position.committed_us
     watermark = (position.seq0, position.seq1)
-    return Progress(change.offset + 1, watermark, committed_us, progress.skipped, _tied(progress, watermark, change))
+    return Progress(
+        change.offset + 1,
+        watermark,
+        committed_us,
+        progress.skipped,
+        _tied(progress, watermark, change),
+        _floor(progress, change),
+    )
+
+
+def anew(progress: Progress) -> Progress:
+    """Progress whose watermark is forgotten, so that what comes again is applied again."""
+    return progress._replace(watermark=None, tied=(), floor=_here(progress))
+
+
+def _floor(progress: Progress, change: Change) -> tuple[int, int] | None:
+    """The floor behind a change: a null first half behind streamed changes means that positions began anew."""
+    position, watermark = change.position, progress.watermark
+    if change.op is Op.READ or position.seq0 is not None or watermark is None:
+        return progress.floor
+    here = position.seq1 or 0
+    if watermark[0] is None and (watermark[1] < here or (watermark[1] == here and not _is_tied(progress, change))):
+        return progress.floor  # the connector's first transaction goes on
+    return _here(progress)
+
+
+def _here(progress: Progress) -> tuple[int, int] | None:
+    """What becomes the floor; None where nothing was streamed before."""
+    if progress.committed_us is None:
+        return None
+    seq0 = (progress.watermark and progress.watermark[0]) or 0
+    return max(seq0, progress.floor[0] if progress.floor else 0), progress.committed_us
 
 
 def _tied(progress: Progress, watermark: tuple[int | None, int], change: Change) -> tuple[bytes, ...]:
@@ -99,6 +139,10 @@ def _tied(progress: Progress, watermark: tuple[int | None, int], change: Change)
         return ()  # all reads of a snapshot share one position, and none is ever skipped
     before = progress.tied if watermark == progress.watermark else ()
     return () if len(before) >= _TIED_MAX else (*before, _fingerprint(change.op, change.key))
+
+
+def _is_tied(progress: Progress, change: Change) -> bool:
+    return change.key is not None and _fingerprint(change.op, change.key) in progress.tied
 
 
 def _fingerprint(op: Op, key: bytes) -> bytes:

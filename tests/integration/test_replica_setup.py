@@ -128,7 +128,10 @@ def test_tables_of_an_older_version_are_migrated(settings: Settings, admin: psyc
                   WHERE table_schema = 'deltasync' ORDER BY 1, 2"""
     setup(settings)
     new = admin.execute(columns).fetchall()
-    admin.execute("ALTER TABLE deltasync.ledger DROP COLUMN tied; UPDATE deltasync.version SET version = 1")
+    admin.execute(
+        "ALTER TABLE deltasync.ledger DROP COLUMN tied, DROP COLUMN floor_seq0, DROP COLUMN floor_committed_at"
+    )
+    admin.execute("UPDATE deltasync.version SET version = 1")
     admin.execute(
         "INSERT INTO deltasync.ledger (pipeline, topic, topic_id, partition, next_offset) VALUES ('p','t','i',0,7)"
     )

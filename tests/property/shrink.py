@@ -12,7 +12,7 @@ from tests.property.kinds import MARK
 from tests.property.memory_store import MemoryStore
 from tests.property.scenario import Op, Scenario, is_statement
 from tests.property.scenario import scenario as of_seed
-from tests.property.world import BrokenError, Store, World
+from tests.property.world import BrokenError, HaltedError, Store, World
 
 
 @contextmanager
@@ -33,12 +33,23 @@ def watched() -> Iterator[None]:
 
 
 def failure(scenario: Scenario, store: Callable[[], Store] = MemoryStore) -> str | None:
-    """Run a scenario; what went wrong, or None."""
+    """Run a scenario; what went wrong, or None. To halt is no failure (see `halts`)."""
     try:
         World(scenario, store()).run()
+    except HaltedError:
+        return None
     except Exception as error:  # noqa: BLE001 - whatever it is, it is found
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def halts(scenario: Scenario) -> bool:
+    """True where the scenario ends with a partition that stopped rather than guess."""
+    try:
+        World(scenario, MemoryStore()).run()
+    except Exception as error:  # noqa: BLE001 - what else went wrong is `failure`'s
+        return isinstance(error, HaltedError)
+    return False
 
 
 def shrunk(scenario: Scenario) -> Scenario:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.property.connector import Connector
 from tests.property.scenario import scenario
-from tests.property.shrink import failure, from_json, report, watched
+from tests.property.shrink import failure, from_json, halts, report, watched
 
 CASES = Path(__file__).with_name("cases.jsonl").read_text(encoding="utf-8").splitlines()
 KNOWN = Path(__file__).with_name("known.jsonl").read_text(encoding="utf-8").splitlines()
@@ -38,9 +38,14 @@ def test_cases(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", KNOWN)
-@pytest.mark.xfail(reason="known: see DESIGN.md, Next", strict=True)
 def test_known(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does fail: where one of these passes, the seeds need not leave its like out any more."""
+    """Where nothing tells whether a key change without its values was applied before, its partition stops."""
     monkeypatch.setattr(Connector, "replays", lambda _connector, _start: True)
 
-    assert failure(from_json(line)) is None
+    case = from_json(line)
+    assert halts(case) or " stopped: " in (failure(case) or "")
+
+
+def test_few_seeds_halt() -> None:
+    """Most of what is simulated has an end that can be compared."""
+    assert sum(halts(scenario(seed)) for seed in range(200)) <= 4

@@ -43,8 +43,15 @@ class Killed(BaseException):
     """The worker's process is gone, there and then."""
 
 
+_BEGAN_ANEW = "the connector began anew"
+
+
 class BrokenError(AssertionError):
     """A promise was not kept."""
+
+
+class HaltedError(Exception):
+    """A partition stopped where nothing tells whether a key change without its values was applied before: no guess."""
 
 
 class Store(Protocol):
@@ -340,6 +347,8 @@ class World:
             for partition, progress in self.store.ledger().items():
                 if (partition, progress.next_offset) in self._poison:
                     self._move(partition, progress.next_offset + 1)  # an operator has looked at it
+        if self._troubles() and all(_BEGAN_ANEW in trouble for trouble in self._troubles()):
+            raise HaltedError("; ".join(self._troubles()))
         raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {self._troubles()}")
 
     def _unapplied(self) -> dict[str, int]:

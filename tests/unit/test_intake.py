@@ -135,6 +135,19 @@ def test_half_a_key_change_is_passed_over_where_the_connector_died_behind_it() -
     assert [one.change is not None for one in found.taken] == [True, False, True]
 
 
+def test_a_key_change_that_may_be_again_stops_where_it_lacks_values() -> None:
+    """The row under its old key may be another one by now: its values would be taken in silence."""
+    half, other = _key_change(0, at='[null,"6"]')
+    lacking = record(envelope("c", {"id": 2, "a": PLACEHOLDER, "b": "1"}, sequence='[null,"6"]'), 1, key={"id": 2})
+    streamed = Progress(0, (20, 30), 100)
+
+    assert not take([half, lacking], {P0: Progress()}, _tables(t=described())).cuts
+    assert not take([half, other], {P0: streamed}, _tables(t=described())).cuts
+    found = take([half, lacking], {P0: streamed}, _tables(t=described()))
+    assert (found.taken, found.cuts[P0].waits) == ([], False)
+    assert "ledger set p.shop.t 0 2" in found.cuts[P0].error.remedy
+
+
 def test_among_several_partitions_a_key_change_is_a_delete_and_an_insert() -> None:
     """Its halves travel in different ones."""
     found = take(_key_change(0), {P0: Progress()}, _tables(t=described()), {P0.topic})

@@ -109,3 +109,26 @@ def test_a_snapshots_reads_are_not_remembered_one_by_one() -> None:
         progress = rule.applied(progress, _at(30, 50, 120, "r", key=key))
 
     assert progress.tied == ()
+
+
+def test_where_positions_began_anew_what_may_be_again_is_told() -> None:
+    """All up to there; what has a later first half, or was committed later, is new for certain."""
+    first = rule.applied(Progress(), _at(None, 5, 90))
+    again = rule.applied(AT, _at(None, 5, 90))
+
+    assert not rule.may_be_again(Progress(), _at(None, 5, 90))
+    assert not rule.may_be_again(first, _at(None, 6, 90))
+    assert rule.may_be_again(first, _at(None, 5, 90))
+    assert not rule.may_be_again(AT, _at(20, 31, 100))
+    assert [rule.may_be_again(AT, _at(None, 5, at)) for at in (90, 100, 101)] == [True, True, False]
+    assert [rule.may_be_again(again, _at(20, 50, at)) for at in (90, 100, 101)] == [True, True, False]
+    assert not rule.may_be_again(again, _at(21, 50, 90))
+    assert rule.applied(again, _at(30, 50, 120)).floor == (20, 100)
+    assert rule.may_be_again(rule.anew(AT), _at(20, 30, 100))
+
+
+def test_a_snapshot_in_front_of_the_stream_does_not_begin_positions_anew() -> None:
+    """Its reads have no first half either, and nothing was streamed before them."""
+    read = rule.applied(Progress(), _at(None, 5, 90, "r"))
+
+    assert not rule.may_be_again(read, _at(None, 4, 90))

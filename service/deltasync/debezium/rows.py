@@ -135,6 +135,13 @@ class RowDecoder:
         """True where the raw row holds a marker of an unavailable value; a user's text may look like one."""
         return any(marker in row for marker in self._markers)
 
+    def lacks_values(self, row: bytes) -> bool:
+        """True where a value of the raw row is unavailable. Raises as `row` does, but for columns not known yet."""
+        try:
+            return self.may_lack_values(row) and UNAVAILABLE in self.row(row).values()
+        except UnknownColumnError:
+            return False
+
     def rows(self, raws: Sequence[bytes]) -> Rows:
         """Decode rows that have every column and no unavailable value.
 

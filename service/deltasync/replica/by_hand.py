@@ -29,9 +29,15 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
     before = connection.execute(sa.select(ledger.c.next_offset).where(is_it).with_for_update()).scalar_one_or_none()
     placed: dict[str, Any] = {"next_offset": to.progress.next_offset, "updated_at": sa.func.clock_timestamp()}
     if before is None or to.progress.next_offset <= before:
-        placed |= {"seq0": None, "seq1": None, "tied": []}
+        placed |= {"seq0": None, "seq1": None, "tied": [], "floor_seq0": None, "floor_committed_at": None}
+    changed = placed
+    if "seq0" in placed:
+        streamed = ledger.c.source_committed_at.is_not(None)
+        seq0 = sa.func.greatest(sa.func.coalesce(ledger.c.seq0, 0), sa.func.coalesce(ledger.c.floor_seq0, 0))
+        floor = {"floor_seq0": sa.case((streamed, seq0)), "floor_committed_at": ledger.c.source_committed_at}
+        changed = placed | floor  # see `progress.anew`
     statement = insert(ledger).values({**key, **placed})
-    connection.execute(statement.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=placed))
+    connection.execute(statement.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=changed))
     audit = {
         "pipeline": pipeline,
         "topic": partition.topic,

@@ -90,6 +90,8 @@ def move(
             source_committed_at=sa.bindparam("b_committed_at"),
             skipped=sa.bindparam("b_skipped"),
             tied=sa.bindparam("b_tied"),
+            floor_seq0=sa.bindparam("b_floor_seq0"),
+            floor_committed_at=sa.bindparam("b_floor_committed_at"),
             system_identifier=identity.with_only_columns(source_canary.c.system_identifier).scalar_subquery(),
             timeline=identity.with_only_columns(source_canary.c.timeline).scalar_subquery(),
             updated_at=sa.func.clock_timestamp(),
@@ -120,14 +122,16 @@ def _progress(row: Any) -> Progress:  # noqa: ANN401 - a row's columns are attri
     return Progress(
         next_offset=row.next_offset,
         watermark=None if row.seq1 is None else (row.seq0, row.seq1),
-        committed_us=None if row.source_committed_at is None else to_us(row.source_committed_at),
+        committed_us=_us(row.source_committed_at),
         skipped=row.skipped,
         tied=tuple(row.tied),
+        floor=None if row.floor_seq0 is None else (row.floor_seq0, to_us(row.floor_committed_at)),
     )
 
 
 def _row(partition: Partition, topic_id: str, progress: Progress) -> dict[str, Any]:
     seq0, seq1 = progress.watermark or (None, None)
+    floor_seq0, floor_us = progress.floor or (None, None)
     return {
         "b_topic": partition.topic,
         "b_topic_id": topic_id,
@@ -135,10 +139,20 @@ def _row(partition: Partition, topic_id: str, progress: Progress) -> dict[str, A
         "b_next_offset": progress.next_offset,
         "b_seq0": seq0,
         "b_seq1": seq1,
-        "b_committed_at": None if progress.committed_us is None else from_us(progress.committed_us),
+        "b_committed_at": _moment(progress.committed_us),
         "b_skipped": progress.skipped,
         "b_tied": list(progress.tied),
+        "b_floor_seq0": floor_seq0,
+        "b_floor_committed_at": _moment(floor_us),
     }
+
+
+def _us(moment: datetime | None) -> int | None:
+    return None if moment is None else to_us(moment)
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else from_us(microseconds)
 
 
 def to_us(moment: datetime) -> int:

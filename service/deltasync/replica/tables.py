@@ -25,7 +25,12 @@ SCHEMA = "deltasync"
 # Raised with every change of the tables below; `replica setup` migrates, `run` refuses a newer one.
 VERSION = 2
 # What leads from the version before to this one; new tables need no statement.
-MIGRATIONS = {2: ("ALTER TABLE deltasync.ledger ADD COLUMN tied bytea[] NOT NULL DEFAULT '{}'",)}
+MIGRATIONS = {
+    2: (
+        "ALTER TABLE deltasync.ledger ADD COLUMN tied bytea[] NOT NULL DEFAULT '{}'",
+        "ALTER TABLE deltasync.ledger ADD COLUMN floor_seq0 bigint, ADD COLUMN floor_committed_at timestamptz",
+    )
+}
 
 metadata = MetaData(schema=SCHEMA)
 _now = func.clock_timestamp()
@@ -55,6 +60,8 @@ ledger = Table(
     Column("timeline", Integer),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_now),
     Column("tied", ARRAY(LargeBinary), nullable=False, server_default="{}"),
+    Column("floor_seq0", BigInteger),
+    Column("floor_committed_at", DateTime(timezone=True)),
 )
 
 # Who moved the ledger by hand, and why.

@@ -229,6 +229,7 @@ class Settings(BaseSettings):
             "CONNECT_SOURCE_DATABASE": self.connect.source_database or known.get("dbname"),
             "CONNECT_SOURCE_USER": self.connect.source_user or known.get("user"),
             "CONNECT_SOURCE_PASSWORD": self.connect.source_password,
+            "CONNECT_RAW_TEXT": str(self.connect.raw_text).lower(),
         }
         return {PREFIX + name: str(value) for name, value in found.items() if value is not None}
 

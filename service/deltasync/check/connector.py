@@ -71,7 +71,7 @@ def judge_file(found: Connector | DeltasyncError | None, name: str) -> Iterator[
         yield _found(Gravity.WARNING, what, "What Connect holds has nothing to be compared with.", remedy)
 
 
-def judge(facts: Facts, unavailable_value: str | None) -> Iterator[Finding]:
+def judge(facts: Facts, agreed: rules.Agreed) -> Iterator[Finding]:
     """Every finding about what Connect says; pure."""
     yield from _plugin(facts.plugins)
     if facts.refused is not None:
@@ -81,7 +81,7 @@ def judge(facts: Facts, unavailable_value: str | None) -> Iterator[Finding]:
         what = f"Connect has no connector {facts.name} yet."
         yield _found(Gravity.NOTE, what, "Nothing is captured.", "Run `deltasync connectors apply`.")
         return
-    for refusal in rules.refusals(facts.actual, unavailable_value):
+    for refusal in rules.refusals(facts.actual, agreed):
         yield _found(
             Gravity.REFUSED,
             f"The connector {facts.name} in Connect has {refusal.key} = {refusal.value}.",

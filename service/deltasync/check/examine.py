@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 
 from deltasync.check import connector, data, kafka, replica, role, source, tables
 from deltasync.connect.client import ConnectClient
+from deltasync.connect.rules import Agreed
 from deltasync.errors import DeltasyncError, SettingsError, UnreachableError
 from deltasync.failure import Verdict, describe, driver_error, verdict
 from deltasync.finding import Area, Finding, Gravity, by_gravity
@@ -144,7 +145,8 @@ class _Examination:
         yield from connector.judge_file(wanted, name)
         known = None if isinstance(wanted, DeltasyncError) else wanted
         with ConnectClient(settings.connect.url or "", retry_s_max=_CONNECT_RETRY_S) as client:
-            yield from connector.judge(connector.read(client, name, known), settings.unavailable_value)
+            agreed = Agreed(settings.unavailable_value, raw_text=settings.connect.raw_text)
+            yield from connector.judge(connector.read(client, name, known), agreed)
 
     def _variables(self) -> dict[str, str]:
         """The template's variables; the source's tables only where the service's role can ask for them."""

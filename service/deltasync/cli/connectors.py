@@ -21,6 +21,7 @@ from deltasync.connect.client import ConnectClient
 from deltasync.connect.masking import shown
 from deltasync.connect.reconcile import Plan, Step
 from deltasync.connect.status import Condition, Status
+from deltasync.errors import SettingsError
 from deltasync.settings import Settings
 from deltasync.source.snapshot import template_variables
 
@@ -185,6 +186,22 @@ def delete(
     _say(f"The connector {name} is deleted. {kept}")
     _say(f"The slot {slot} stays on the source and holds its WAL. If nothing needs it any more, drop it there:")
     _say(f"  SELECT pg_drop_replication_slot('{slot}');")
+
+
+@app.command()
+def jar(folder: Annotated[Path, typer.Argument(help="Where to put it.", file_okay=False, exists=True)]) -> None:
+    """Compile the raw-text jar for a Connect of your own; it belongs beside Debezium's jars on every worker.
+
+    Example: `deltasync connectors jar .`
+    """
+    try:
+        from deltasync.local import jars  # noqa: PLC0415 - an extra, and `run` must not load it
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"Compiling the jar needs the package {error.name}, which is not installed.",
+            remedy="pip install 'deltasync[local]'",
+        ) from error
+    _say(str(jars.raw_text_jar(folder)))
 
 
 @contextmanager

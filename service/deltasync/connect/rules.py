@@ -6,7 +6,7 @@ One row for each setting. Where a connector does not set it, Debezium's or Conne
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -81,43 +81,80 @@ RULES = (
 )
 
 
-def check(name: str, config: Mapping[str, str], *, unavailable_value: str | None) -> None:
+# What a connector sets besides where Connect has the jar of connectors/raw-text.
+_RAW = "deltasync decodes what the raw-text converter delivers, and follows the header (setting connect.raw_text)"
+RAW_TEXT_RULES = (
+    Rule("converters", r"(.*,\s*)?raw(\s*,.*)?", "", _RAW),
+    Rule("raw.type", r"org\.deltasync\.connect\.RawText", "", _RAW),
+    Rule("raw.types", re.escape("vector|halfvec|sparsevec"), "", _RAW),
+    Rule("transforms", r"(.*,\s*)?table(\s*,.*)?", "", _RAW),
+    Rule("transforms.table.type", r"org\.deltasync\.connect\.TableHeader", "", _RAW),
+    Rule("column.propagate.source.type", re.escape(".*"), "", _RAW),
+    Rule(
+        "header.converter",
+        r"org\.apache\.kafka\.connect\.storage\.SimpleHeaderConverter",
+        "org.apache.kafka.connect.storage.SimpleHeaderConverter",
+        "deltasync reads the table's header as text",
+    ),
+)
+RAW_PLACEHOLDER = "raw.placeholder"
+_OURS = "org.deltasync.connect."
+
+
+class Agreed(NamedTuple):
+    """The settings `unavailable_value` and `connect.raw_text`, by which connector and decoding have to agree."""
+
+    unavailable_value: str | None
+    raw_text: bool = False
+
+
+def check(name: str, config: Mapping[str, str], agreed: Agreed) -> None:
     """Refuse a PostgreSQL connector that could lose or alter a value. Others are not judged.
 
-    `unavailable_value` is the setting of that name. Raises RefusedError naming every setting and its reason.
+    Raises RefusedError naming every setting and its reason.
     """
-    refused = refusals(config, unavailable_value)
+    refused = refusals(config, agreed)
     if refused:
         listed = "; ".join(f"{found.key} = {found.value} ({found.why})" for found in refused)
         raise RefusedError(
             f"The connector {name} would lose or alter values: {listed}.",
-            remedy="Take these values from the shipped source-postgres.json; connectors/README.md says more.",
+            remedy="Take these values from the shipped source-postgres.json, with connect.raw_text those of "
+            "raw-text/connector.json too; connectors/README.md says more.",
         )
 
 
-def refusals(config: Mapping[str, str], unavailable_value: str | None) -> list[Refusal]:
+def refusals(config: Mapping[str, str], agreed: Agreed) -> list[Refusal]:
     """What `check` refuses, setting by setting; nothing where it is no PostgreSQL connector of Debezium's."""
     if config.get("connector.class") not in _POSTGRES:
         return []
-    return [*_refusals(config), *_refused_placeholder(config, unavailable_value)]
+    found = [*_refusals(config, RULES), *_refused_placeholder(config, PLACEHOLDER, agreed.unavailable_value)]
+    if agreed.raw_text:
+        found += _refusals(config, RAW_TEXT_RULES)
+        found += _refused_placeholder(config, RAW_PLACEHOLDER, agreed.unavailable_value)
+    else:
+        why = "deltasync would not understand what it delivers: the setting connect.raw_text is false"
+        found += [Refusal(key, value, why) for key, value in config.items() if value.strip().startswith(_OURS)]
+    return found
 
 
-def _refusals(config: Mapping[str, str]) -> Iterator[Refusal]:
-    for rule in RULES:
+def _refusals(config: Mapping[str, str], rules: Sequence[Rule]) -> Iterator[Refusal]:
+    for rule in rules:
         found = {key: value for key, value in config.items() if fnmatchcase(key, rule.key)}
         if not found and rule.default is not None:
             found = {rule.key: rule.default}
         for key, value in found.items():
             if not re.fullmatch(rule.allowed, value.strip(), re.IGNORECASE):
-                yield Refusal(key, value if key in config else f"{value}, the default", rule.why)
+                yield Refusal(
+                    key, value if key in config else f"{value}, the default" if value else "nothing", rule.why
+                )
 
 
-def _refused_placeholder(config: Mapping[str, str], wanted: str | None) -> Iterator[Refusal]:
-    value = config.get(PLACEHOLDER)
+def _refused_placeholder(config: Mapping[str, str], key: str, wanted: str | None) -> Iterator[Refusal]:
+    value = config.get(key)
     if value is None or value != wanted:
         shown = "Debezium's default" if value is None else "a word of its own"
         yield Refusal(
-            PLACEHOLDER,
+            key,
             shown,
             "it must be the setting unavailable_value: any other word is written into the replica as if it were data",
         )

@@ -14,6 +14,7 @@ from deltasync.errors import RefusedError, SettingsError
 
 REFERENCE = "${file:/run/secrets/source.properties:password}"
 UNAVAILABLE_VALUE = "DELTASYNC_UNAVAILABLE_VALUE"
+RAW_TEXT = "DELTASYNC_CONNECT_RAW_TEXT"
 
 # ${NAME} is ours; ${provider:…} is resolved by Connect's workers and stays as it is.
 _VARIABLE = re.compile(r"\$\{(DELTASYNC_[^}]*|[A-Za-z_]\w*)\}")
@@ -38,15 +39,30 @@ def shipped() -> Path:
     return next(place for place in places if place.is_dir()) / "source-postgres.json"
 
 
+def raw_text_folder() -> Path:
+    """The jar of ours as sources, and what a connector that uses it sets besides (`connector.json`)."""
+    return shipped().with_name("raw-text")
+
+
+def _shipped_text(variables: Mapping[str, str]) -> str:
+    document = json.loads(_read(shipped()))
+    if variables.get(RAW_TEXT) == "true":
+        document["config"] |= json.loads(_read(raw_text_folder() / "connector.json"))
+    return json.dumps(document)
+
+
 def load(chosen: Sequence[Path], variables: Mapping[str, str]) -> list[Connector]:
     """The connectors in these files and folders (`*.json`), or the shipped one where none is chosen.
+
+    The shipped one carries `raw-text/connector.json` where the setting `connect.raw_text` is true.
 
     Raises SettingsError for a file that cannot be read, names an unset variable or repeats a connector's
     name; RefusedError for a plain secret or a value that would lose changes (see `rules`).
     """
     connectors: dict[str, Connector] = {}
-    for file in [file for path in chosen for file in _files(path)] or [shipped()]:
-        connector = parse(_read(file), file, variables)
+    texts = [(file, _read(file)) for path in chosen for file in _files(path)]
+    for file, text in texts or [(shipped(), _shipped_text(variables))]:
+        connector = parse(text, file, variables)
         if connector.name in connectors:
             raise SettingsError(
                 f"The connector {connector.name} stands in {connectors[connector.name].origin} and in {file}.",
@@ -68,7 +84,8 @@ def parse(text: str, origin: Path, variables: Mapping[str, str]) -> Connector:
     name = _substitute(name, origin, variables)
     config = {key: _substitute(value, origin, variables) for key, value in config.items()}
     _refuse_plain_secrets(config, origin)
-    rules.check(name, config, unavailable_value=variables.get(UNAVAILABLE_VALUE))
+    agreed = rules.Agreed(variables.get(UNAVAILABLE_VALUE), raw_text=variables.get(RAW_TEXT) == "true")
+    rules.check(name, config, agreed)
     return Connector(name, config, origin)
 
 

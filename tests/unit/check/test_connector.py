@@ -8,6 +8,7 @@ from deltasync.change import Partition
 from deltasync.check import kafka
 from deltasync.check.connector import Facts, judge, judge_file
 from deltasync.connect.client import Plugin
+from deltasync.connect.rules import Agreed
 from deltasync.connect.status import State, Status, Unit
 from deltasync.errors import RefusedError
 from deltasync.finding import Gravity
@@ -41,7 +42,7 @@ def _task(state: State, trace: str = "") -> Status:
     ],
 )
 def test_each_fault_is_named_with_its_remedy(facts: Facts, gravity: str, says: str, do: str) -> None:
-    (finding,) = judge(facts, None)
+    (finding,) = judge(facts, Agreed(None))
 
     assert finding.gravity is Gravity(gravity)
     assert says in finding.what
@@ -49,7 +50,7 @@ def test_each_fault_is_named_with_its_remedy(facts: Facts, gravity: str, says: s
 
 
 def test_a_connector_that_runs_has_no_finding() -> None:
-    assert list(judge(FACTS, None)) == []
+    assert list(judge(FACTS, Agreed(None))) == []
 
 
 def test_files_without_the_connector_are_told() -> None:

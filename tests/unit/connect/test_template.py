@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deltasync.connect.rules import RULES
-from deltasync.connect.template import Connector, load, parse, shipped
+from deltasync.connect.rules import RAW_TEXT_RULES, RULES
+from deltasync.connect.template import Connector, load, parse, raw_text_folder, shipped
 from deltasync.errors import RefusedError, SettingsError
 from deltasync.settings import Settings
 
@@ -190,10 +190,56 @@ def test_both_forms_of_json_and_a_bootstrapped_slot_are_allowed() -> None:
 def test_each_shipped_setting_and_each_rule_is_explained() -> None:
     page = (ROOT / "connectors" / "README.md").read_text()
     shipped_keys = json.loads(shipped().read_text())["config"]
-    missing = [key for key in {*shipped_keys, *(rule.key for rule in RULES)} if f"`{key}`" not in page]
+    raw_keys = json.loads((raw_text_folder() / "connector.json").read_text())
+    rules = [rule.key for rule in (*RULES, *RAW_TEXT_RULES)]
+    missing = [key for key in {*shipped_keys, *raw_keys, *rules} if f"`{key}`" not in page]
     assert not missing
 
 
 def test_each_variable_is_explained() -> None:
     page = (ROOT / "connectors" / "README.md").read_text()
     assert not [name for name in VARIABLES if f"`${{{name}}}`" not in page]
+
+
+WITH_RAW_TEXT = {**VARIABLES, "DELTASYNC_CONNECT_RAW_TEXT": "true"}
+
+
+def test_the_shipped_connector_carries_the_raw_text_converter_where_it_is_set() -> None:
+    (without,), (connector,) = load([], VARIABLES), load([], WITH_RAW_TEXT)
+    assert connector.config["raw.type"] == "org.deltasync.connect.RawText"
+    assert connector.config["raw.placeholder"] == WORD
+    assert without.config.items() < connector.config.items()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("converters", "other"),
+        ("raw.type", None),
+        ("raw.types", "vector"),
+        ("raw.placeholder", "another_word_0123"),
+        ("transforms", None),
+        ("transforms.table.type", "org.example.Other"),
+        ("column.propagate.source.type", None),
+        ("header.converter", "org.apache.kafka.connect.json.JsonConverter"),
+    ],
+)
+def test_a_connector_that_lacks_a_part_of_raw_text_is_refused(tmp_path: Path, key: str, value: str | None) -> None:
+    (connector,) = load([], WITH_RAW_TEXT)
+    config = {**connector.config, key: value}
+    document = {"name": "mine", "config": {name: text for name, text in config.items() if text is not None}}
+    with pytest.raises(RefusedError) as caught:
+        parse(json.dumps(document), tmp_path, WITH_RAW_TEXT)
+    assert f"{key} = " in caught.value.what
+
+
+def test_raw_text_is_refused_where_decoding_does_not_expect_it(tmp_path: Path) -> None:
+    (connector,) = load([], WITH_RAW_TEXT)
+    with pytest.raises(RefusedError, match=r"raw\.type = org\.deltasync.* connect\.raw_text is false"):
+        parse(json.dumps({"name": "mine", "config": dict(connector.config)}), tmp_path, VARIABLES)
+
+
+def test_other_converters_and_transforms_may_stand_beside_those_of_raw_text(tmp_path: Path) -> None:
+    (connector,) = load([], WITH_RAW_TEXT)
+    config = {**connector.config, "converters": "mine, raw", "transforms": "table,route"}
+    parse(json.dumps({"name": "mine", "config": config}), tmp_path, WITH_RAW_TEXT)

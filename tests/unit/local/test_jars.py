@@ -14,11 +14,11 @@ import pytest
 from jgo.config import GlobalSettings
 
 from deltasync.errors import PartError
-from deltasync.local import jars
+from deltasync.local import jars, raw_text
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
-KAFKA, DEBEZIUM = b"a jar of Kafka", b"a jar of Debezium"
+KAFKA, DEBEZIUM, OURS = b"a jar of Kafka", b"a jar of Debezium", b"a jar of ours"
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -41,6 +41,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         for name, content in (("kafka", KAFKA), ("debezium", DEBEZIUM))
     )
     monkeypatch.setattr(jars, "pins", lambda: pins)
+    monkeypatch.setattr(jars, "_build", lambda target, _pins: target.write_bytes(OURS))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=root)) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -104,3 +105,19 @@ def test_a_stranger_in_the_cache_is_not_loaded() -> None:
     stranger.write_bytes(b"")
     jars.ensure()
     assert not stranger.exists()
+
+
+@pytest.mark.usefixtures("repository")
+def test_the_jar_of_ours_lies_beside_debezium_and_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins = jars.ensure().plugins / "debezium"
+    monkeypatch.setattr(jars, "_build", lambda *_: pytest.fail("built again"))
+    jars.ensure()
+    assert (plugins / raw_text.file_name()).read_bytes() == OURS
+
+
+@pytest.mark.usefixtures("repository")
+def test_other_sources_have_a_plugin_folder_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = jars.ensure()
+    monkeypatch.setattr(raw_text, "file_name", lambda: "deltasync-connect-other.jar")
+    assert jars.ensure().plugins != first.plugins
+    assert len(list((first.plugins / "debezium").glob("deltasync-*.jar"))) == 1

@@ -42,6 +42,7 @@ def test_an_extension_that_the_role_may_not_make_holds_its_table(flow: Flow) -> 
     """The reason is the statement for a superuser; a trusted one comes by itself, in its schema."""
     flow.set_up(SCHEMA)
     flow.start_worker()
+    flow.wait_equal("shop.item")
     flow.source.execute("""
         CREATE SCHEMA tools; CREATE EXTENSION citext SCHEMA tools; CREATE EXTENSION vector SCHEMA tools;
         CREATE TABLE shop.word (id int PRIMARY KEY, w tools.citext); INSERT INTO shop.word VALUES (1, 'ABC');

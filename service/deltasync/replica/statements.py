@@ -45,9 +45,7 @@ def fetch(target: Table, key: Sequence[str], columns: Sequence[str]) -> sql.Comp
     keys = [
         sql.SQL("{} AS {}").format(_parsed(target, c, k), sql.Identifier(k)) for k, c in zip(names, key, strict=True)
     ]
-    same = [
-        sql.SQL("t.{} = s.{}").format(sql.Identifier(c), sql.Identifier(k)) for k, c in zip(names, key, strict=True)
-    ]
+    same = [_same(target, c, k) for k, c in zip(names, key, strict=True)]
     return sql.SQL(
         "SELECT {} FROM (SELECT {}, u.place FROM unnest({}) WITH ORDINALITY AS u({}, place)) AS s"
         " JOIN {} AS t ON {} ORDER BY s.place"
@@ -89,7 +87,7 @@ def truncate(target: Table, *, referenced: bool) -> sql.Composed:
 
 def delete(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
     """Delete the rows whose keys (`columns`) the source holds; one that is not there is no error."""
-    return sql.SQL("DELETE FROM {} AS t USING {} WHERE {}").format(_table(target), source, _same_key(columns))
+    return sql.SQL("DELETE FROM {} AS t USING {} WHERE {}").format(_table(target), source, _same_key(target, columns))
 
 
 def upsert(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
@@ -123,7 +121,7 @@ def replace(target: Table, columns: Sequence[str], source: sql.Composable) -> sq
     ).format(
         source,
         _table(target),
-        _same_key(target.primary_key),
+        _same_key(target, target.primary_key),
         _table(target),
         _names(columns),
         _qualified("s", columns),
@@ -140,7 +138,7 @@ def update(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
         _table(target),
         sql.SQL(", ").join(sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in written),
         source,
-        _same_key(target.primary_key),
+        _same_key(target, target.primary_key),
     )
 
 
@@ -171,9 +169,17 @@ def _varies(target: Table, name: str) -> bool:
     return column is not None and type_key(column) not in _ONE_TEXT
 
 
-def _same_key(key: Sequence[str]) -> sql.Composed:
-    pairs = [sql.SQL("t.{0} = s.{0}").format(sql.Identifier(name)) for name in key]
-    return sql.SQL(" AND ").join(pairs)
+def _same_key(target: Table, key: Sequence[str]) -> sql.Composed:
+    return sql.SQL(" AND ").join(_same(target, name, name) for name in key)
+
+
+def _same(target: Table, name: str, given: str) -> sql.Composed:
+    """A key column equals `s.given`; an extension's operator is beside its types, and not on the search path."""
+    column = target.column(name)
+    equals: sql.Composable = sql.SQL("=")
+    if column is not None and column.extension is not None and column.carrier.element is None:
+        equals = sql.SQL("OPERATOR({}.=)").format(sql.Identifier(column.carrier.type.schema))
+    return sql.SQL("t.{} {} s.{}").format(sql.Identifier(name), equals, sql.Identifier(given))
 
 
 def _table(target: Table) -> sql.Identifier:

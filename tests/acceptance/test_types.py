@@ -82,11 +82,12 @@ def _copied_alike(flow: Flow, made: Sequence[types_tables.Made], monkeypatch: py
     """Write all rows anew by COPY, as many rows at once are: it reads their text as `unnest` did."""
     monkeypatch.setattr(writer, "UNNEST_ROWS_MAX", 0)
     with connect(flow.settings.replica.conninfo() or "", name="test") as connection:
+        rewriting = Writer(connection)
         for one in made:
             table = _described(connection, one.name)
             names = tuple(column.name for column in table.stored_columns)
             plan = TablePlan(table, True, None, [Rows(names, _texts(connection, table))], [], [])  # noqa: FBT003
-            Writer(connection).write([plan])
+            rewriting.write([plan])
         connection.commit()
     different = [f"{one.name} {what}" for one in made for what in _different(flow, one)]
     assert not different, "\n".join(different)

@@ -68,7 +68,7 @@ def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> s
     """Make the replica's table fit its description, in the caller's transaction.
 
     `before` is the description that it fitted until now. Returns why it may not be made to fit, in
-    which case no column was changed; None where it fits.
+    which case no column that was there is changed; None where it fits.
     """
     existing = describe_table(connection, table.id)
     why = types.fit(connection, table)
@@ -82,6 +82,8 @@ def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> s
     if why is None and missing:
         ddl.execute(connection, ddl.add_columns(table, missing))
         log.info("columns added", table=str(table.id), columns=[column.name for column in missing])
+        # Their types may have been there already, and be others: a domain that rounds, say.
+        why = types.difference(describe_table(connection, table.id) or existing, table)
     return why
 
 

@@ -18,7 +18,7 @@ from deltasync.errors import FencedError, GapError, RecordError
 from deltasync.failure import Verdict, verdict
 from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch, Replica
-from deltasync.progress import Claim, Progress
+from deltasync.progress import Claim, Progress, anew
 from deltasync.table import Table
 
 P0, P1 = Partition("p.shop.t", 0), Partition("p.shop.u", 0)
@@ -135,7 +135,7 @@ def test_moved_by_hand(bench: Bench) -> None:
     bench.store.place(P1, "id", 4)
     newest, moved = bench.session.moved_since(audited)
 
-    assert bench.session.open({P1: "id"}) == {P1: Progress(4, None, to.committed_us, 3)}
+    assert bench.session.open({P1: "id"}) == {P1: anew(to)._replace(next_offset=4)}
     assert (moved, bench.session.moved_since(newest)[1]) == ({P1}, set())
 
 

@@ -220,6 +220,8 @@ class ConnectClient:
                 )
             case httpx.codes.UNAUTHORIZED | httpx.codes.FORBIDDEN:
                 remedy = "Put the user and the password into DELTASYNC_CONNECT_URL (https://user:password@host)."
+            case code if code >= httpx.codes.INTERNAL_SERVER_ERROR and "a rebalance is expected" in (message or ""):
+                return _NotYetError(message)
             case code if code >= httpx.codes.INTERNAL_SERVER_ERROR and "timed out" in (message or ""):
                 return UnreachableError(
                     f"Kafka Connect at {self.url}: {message}.", remedy="Read the log of its workers, and ask again."

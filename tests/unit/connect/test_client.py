@@ -68,6 +68,7 @@ def client(connect: Connect, retry_s_max: float = 10.0) -> ConnectClient:
     "turned_away",
     [
         (409, '{"error_code": 409, "message": "Cannot complete request momentarily due to stale configuration"}'),
+        (500, '{"error_code": 500, "message": "Request cannot be completed because a rebalance is expected"}'),
         (503, '{"error_code": 503, "message": "This worker is still starting up"}'),
         (404, "<html>Not Found</html>"),
         (404, '{"status": "404", "message": "Not Found"}'),

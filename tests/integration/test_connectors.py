@@ -141,7 +141,7 @@ def test_supervisor_restarts_what_passes_and_leaves_what_does_not(
     source.source.execute(terminate, [source.settings.slot])
     until(lambda: condition(client, source.connector) is Condition.FAILED, "the task fails")
     (action,) = supervisor.check(time.monotonic())
-    assert (action.verdict, action.attempt, supervisor.restarts) == (Verdict.RESTARTED, 1, 1)
+    assert (action.verdict, action.attempt, supervisor.restarts) == (Verdict.RESTARTED, 1, 1), action.reason
     until(lambda: condition(client, source.connector) is Condition.RUNNING and streams(source), "it streams again")
 
     client.stop(source.connector)

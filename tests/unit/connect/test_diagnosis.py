@@ -35,6 +35,12 @@ def test_permanent_reason_beneath_a_lost_connection_is_permanent() -> None:
     assert not diagnose(trace).passing
 
 
+def test_stream_that_was_closed_under_the_task_can_pass() -> None:
+    """What a walsender's end looks like to a task that was confirming a position, not reading."""
+    trace = "X: y\nCaused by: org.postgresql.util.PSQLException: This replication stream has been closed."
+    assert diagnose(trace).passing
+
+
 def test_unknown_reason_is_permanent() -> None:
     found = diagnose("org.example.StrangeException: never seen\n\tat a.b(C.java:1)")
     assert not found.passing

@@ -112,8 +112,9 @@ _PERMANENT = (
 _PASSING = re.compile(
     r"Connection (?:to \S+ )?refused|Connection reset|connection attempt failed|Connection timed out|Broken pipe"
     r"|I/O error occurred while sending|This (?:connection|replication stream) has been closed|EOFException"
-    r"|SocketTimeoutException|SocketException|UnknownHostException|NoRouteToHostException|Database connection failed when"
-    r"|terminating connection due to|the database system is (?:starting up|shutting down|in recovery|not yet)"
+    r"|SocketTimeoutException|SocketException|UnknownHostException|NoRouteToHostException"
+    r"|Database connection failed when|terminating connection due to"
+    r"|the database system is (?:starting up|shutting down|in recovery|not yet)"
     r"|remaining connection slots|too many (?:clients|connections)|replication slot \"?\S+ is active"
     r"|is already active for PID|kafka\.common\.errors\.TimeoutException|DisconnectException|NetworkException"
     r"|NotLeaderOrFollower|NotEnoughReplicas|CoordinatorNotAvailable|BrokerNotAvailable|Expiring \d+ record"

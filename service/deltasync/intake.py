@@ -178,6 +178,8 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
     obstacle = tables.obstacle(change.table)
     if obstacle is not None:
         return obstacle(change)
+    if partition.topic in spread and not tables.decoders[change.table].exact_keys:
+        raise _astray(change)
     return Taken(partition, offset, rule.applied(progress, change), change)
 
 
@@ -209,6 +211,14 @@ def _truncated(change: Change) -> RecordError:
             f"has, then: deltasync ledger set {change.partition.topic} {change.partition.number} {change.offset + 1} "
             "--reason …; one partition for each table avoids it."
         ),
+    )
+
+
+def _astray(change: Change) -> RecordError:
+    return RecordError(
+        f"Equal keys of {change.table} may be written in several ways ({_at(change)}), and its topic has several "
+        "partitions: those of one row may be in any of them, without an order.",
+        remedy=f"Make the topic {change.partition.topic} anew with one partition, while nothing runs.",
     )
 
 

@@ -7,6 +7,9 @@ a transaction's begin, and the first half of the first transaction's sequence is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from zlib import crc32
+
 from tests.property.source import Event, Source
 
 from deltasync.change import Partition
@@ -17,16 +20,21 @@ PREFIX = "p"
 
 
 class Connector:
-    """One connector. Topics that are held lag behind the others, as a producer's batches may."""
+    """One connector. Partitions that are held lag behind the others, as a producer's batches may.
 
-    def __init__(self, source: Source, broker: Broker, *, tombstones: bool) -> None:
+    `partitions` tells of the tables whose topics have several of them: a record's key chooses its own.
+    """
+
+    def __init__(self, source: Source, broker: Broker, *, tombstones: bool, partitions: Mapping[str, int]) -> None:
         self._source = source
         self._broker = broker
+        for name, count in partitions.items():
+            broker.create(f"{PREFIX}.shop.{name}", count)
         self._tombstones = tombstones
         self._next = 0  # of the stream
         self._written = 0  # as far as it ever came
         self._epoch = 0  # where the connector began without offsets: in that transaction first halves are null
-        self._held: dict[str, list[tuple[int, Event]]] = {}
+        self._held: dict[Partition, list[tuple[int, Event]]] = {}
         self.began_anew = False  # null first halves came again: nothing behind them is skipped
         self.watermark_forgotten = False  # by an operator: neither is what comes again then
 
@@ -37,23 +45,23 @@ class Connector:
             (table, key, _value(table, "r", row, (None, lsn), now_us)) for table, key, row in self._source.snapshot()
         ]
         for table, key, value in reads[: aborted_after % (len(reads) + 1)] + reads:
-            self._broker.produce(_partition(table), key, value)
+            self._broker.produce(self._partition(table, key), key, value)
         self._next = self._written = self._epoch = len(self._source.stream)
 
     def emit(self, count: int) -> None:
         """Go on by so many changes."""
         for event in self._source.stream[self._next : self._next + count]:
-            topic = _partition(event.table).topic
-            if topic in self._held:
-                self._held[topic].append((self._next, event))
+            partition = self._partition(event.table, event.key)
+            if partition in self._held:
+                self._held[partition].append((self._next, event))
             else:
                 self._produce(event)
             self._next += 1
         self._written = max(self._written, self._next)
 
-    def hold(self, topic: str) -> None:
-        """Let a topic lag behind from now on."""
-        self._held.setdefault(topic, [])
+    def hold(self, partition: Partition) -> None:
+        """Let a partition lag behind from now on."""
+        self._held.setdefault(partition, [])
 
     def release(self) -> None:
         """Let what lags catch up."""
@@ -132,14 +140,16 @@ class Connector:
         first = event.transaction == self._source.stream[self._epoch].transaction
         seq0 = None if first else self._source.commits[event.transaction - 1]
         value = _value(event.table, event.op, event.after, (seq0, event.lsn), event.committed_us, event.transaction)
-        partition = _partition(event.table)
+        partition = self._partition(event.table, event.key)
         self._broker.produce(partition, event.key, value, moves=event.moves)
         if event.op == "d" and self._tombstones:
             self._broker.produce(partition, event.key, None)
 
-
-def _partition(table: TableId) -> Partition:
-    return Partition(f"{PREFIX}.{table}", 0)
+    def _partition(self, table: TableId, key: bytes | None) -> Partition:
+        """Where a record goes: all records of a key to one partition, and those without a key to the first."""
+        topic = f"{PREFIX}.{table}"
+        log = self._broker.log(Partition(topic, 0))
+        return Partition(topic, crc32(key or b"") % log.partitions if log else 0)
 
 
 def _value(  # noqa: PLR0913, PLR0917 - an envelope

@@ -90,6 +90,8 @@ _TABLES: dict[str, tuple[dict[str, Kind], tuple[str, ...]]] = {
     "day": ({"d": DATE, "note": TEXT, "flag": BOOL}, ("d",)),
 }
 NAMES = tuple(_TABLES)
+# Equal keys of these are equal bytes: their topics may have several partitions.
+SPREAD = ("item", "line")
 EXTRA = TEXT
 
 

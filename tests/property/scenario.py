@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from tests.property.kinds import NAMES
+from tests.property.kinds import NAMES, SPREAD
 from tests.property.statements import STATEMENTS
 
 Op = tuple[str, int, int, int]
@@ -30,6 +30,8 @@ _STATEMENTS = {
     "commit": 9,
     "rollback": 1,
 }
+# How often a table's topic has several partitions.
+_SPREAD = 0.3
 _FLOW = {"emit": 12, "step": 24, "noise": 1}
 _FAULTS = {
     "arm": 12,
@@ -48,7 +50,10 @@ _FAULTS = {
 
 
 class Scenario(NamedTuple):
-    """`before` happens before the snapshot. An op is a name and three numbers."""
+    """`before` happens before the snapshot. An op is a name and three numbers.
+
+    The topics of the tables in `spread` have so many `partitions`.
+    """
 
     tables: tuple[str, ...]
     full: tuple[str, ...]
@@ -58,11 +63,22 @@ class Scenario(NamedTuple):
     aborted_reads: int
     before: tuple[Op, ...]
     ops: tuple[Op, ...]
+    spread: tuple[str, ...] = ()
+    partitions: int = 2
 
 
 def scenario(seed: int) -> Scenario:
     """The scenario of a seed; the same for ever, as long as this module is."""
-    rng = random.Random(seed)  # noqa: S311 - a repeatable one is wanted
+    return _wider(_plain(random.Random(seed)), random.Random(f"wider {seed}"))  # noqa: S311 - repeatable ones are wanted
+
+
+def _wider(found: Scenario, rng: random.Random) -> Scenario:
+    """What not every source has."""
+    spread = tuple(name for name in found.tables if name in SPREAD and rng.random() < _SPREAD)
+    return found._replace(spread=spread, partitions=rng.choice((2, 2, 3)))
+
+
+def _plain(rng: random.Random) -> Scenario:
     tables = tuple(rng.sample(NAMES, rng.randint(1, 3)))
     statements = {**_some(rng, _STATEMENTS), "insert": 6, "commit": 6}
     rest = {**_some(rng, _FAULTS), **_FLOW, "step": rng.choice((1, 5, 20, 40))}

@@ -62,7 +62,14 @@ def shrunk(scenario: Scenario) -> Scenario:
     for keep in (lambda op: not is_statement(op), is_statement, lambda _op: False):
         scenario = _without("before", scenario, keep, fails)
         scenario = _without("ops", scenario, keep, fails)
-    for simpler in ({"workers": 1}, {"workers": 2}, {"aborted_reads": 0}, {"tombstones": False}, {"full": ()}):
+    for simpler in (
+        {"workers": 1},
+        {"workers": 2},
+        {"aborted_reads": 0},
+        {"tombstones": False},
+        {"full": ()},
+        {"spread": ()},
+    ):
         candidate = scenario._replace(**simpler)
         if candidate.workers <= scenario.workers and fails(candidate):
             scenario = candidate
@@ -93,7 +100,7 @@ def to_json(scenario: Scenario) -> str:
 
 def from_json(line: str) -> Scenario:
     """The scenario of a line of `cases.jsonl`."""
-    fields = msgspec.json.decode(line)
+    fields = {**Scenario._field_defaults, **msgspec.json.decode(line)}
     return msgspec.convert([fields[name] for name in Scenario._fields], Scenario)
 
 

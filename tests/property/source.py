@@ -40,9 +40,13 @@ class _Transaction:
 
 
 class Source:
-    """The database. A statement that would wait for another session's lock does nothing."""
+    """The database. A statement that would wait for another session's lock does nothing.
 
-    def __init__(self, names: Iterable[str], full: Iterable[str]) -> None:
+    Nor does what stops a partition by design, where the topic of a table (`spread`) has several: TRUNCATE, and another
+    key for a row whose large values do not travel.
+    """
+
+    def __init__(self, names: Iterable[str], full: Iterable[str], spread: Iterable[str] = ()) -> None:
         self.shapes: dict[str, Shape] = {name: shape(name) for name in names}
         self.committed: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
         self.stream: list[Event] = []
@@ -50,6 +54,7 @@ class Source:
         self.beat = 0
         self.logged: list[tuple[int, str]] = []  # the schema log's rows: id, description
         self._full = frozenset(full)
+        self._spread = frozenset(spread)
         self._rows: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
         self._open: dict[int, _Transaction] = {}
         self._lsn = 10_000
@@ -77,11 +82,13 @@ class Source:
             return
         after = {**before, **changes}
         moved = self.shapes[name].identity(after)
+        old, new = self._key(name, before), self._key(name, after)
+        lacking = frozenset() if name in self._full else self._untouched(name, before, after)
+        if old != new and lacking and name in self._spread:
+            return
         if (moved != identity and moved in self._rows[name]) or not self._lock(session, name, (identity, moved)):
             return
         lsn = self._write()
-        old, new = self._key(name, before), self._key(name, after)
-        lacking = frozenset() if name in self._full else self._untouched(name, before, after)
         image = self._image(name, after, lacking)
         del self._rows[name][identity]
         self._rows[name][moved] = after
@@ -100,7 +107,7 @@ class Source:
 
     def truncate(self, session: int, names: list[str]) -> None:
         """TRUNCATE of several tables, which share one place in the log."""
-        if any(self._is_used(session, name) for name in names):
+        if any(name in self._spread or self._is_used(session, name) for name in names):
             return
         lsn = self._write()
         for name in names:

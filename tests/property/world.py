@@ -43,7 +43,8 @@ class Killed(BaseException):
     """The worker's process is gone, there and then."""
 
 
-_BEGAN_ANEW = "the connector began anew"
+# Why a partition may stop for good rather than guess.
+_HALTS = ("the connector began anew", "Equal keys of")
 
 
 class BrokenError(AssertionError):
@@ -51,7 +52,7 @@ class BrokenError(AssertionError):
 
 
 class HaltedError(Exception):
-    """A partition stopped where nothing tells whether a key change without its values was applied before: no guess."""
+    """A partition stopped rather than guess (see `_HALTS`)."""
 
 
 class Store(Protocol):
@@ -202,8 +203,9 @@ class World:
         self._ledger: dict[Partition, int] = {}
         self._beats: list[int] = []
         self._poison: set[tuple[Partition, int]] = set()
-        self._source = Source(scenario.tables, scenario.full)
-        self._connector = Connector(self._source, self.broker, tombstones=scenario.tombstones)
+        self._source = Source(scenario.tables, scenario.full, scenario.spread)
+        partitions = dict.fromkeys(scenario.spread, scenario.partitions)
+        self._connector = Connector(self._source, self.broker, tombstones=scenario.tombstones, partitions=partitions)
         self._ops: deque[Op] = deque(scenario.before)
         self.perform(len(self._ops))
         self._connector.snapshot(scenario.aborted_reads)
@@ -291,8 +293,8 @@ class World:
             case "reset":
                 self._connector.reset(n % 25)
             case "hold":
-                topics = sorted({partition.topic for partition in self.broker.partitions("")})
-                self._connector.hold(topics[where % len(topics)])
+                partitions = self.broker.partitions("")
+                self._connector.hold(partitions[where % len(partitions)])
             case "release":
                 self._connector.release()
             case "noise":
@@ -347,7 +349,7 @@ class World:
             for partition, progress in self.store.ledger().items():
                 if (partition, progress.next_offset) in self._poison:
                     self._move(partition, progress.next_offset + 1)  # an operator has looked at it
-        if self._troubles() and all(_BEGAN_ANEW in trouble for trouble in self._troubles()):
+        if self._troubles() and all(any(why in trouble for why in _HALTS) for trouble in self._troubles()):
             raise HaltedError("; ".join(self._troubles()))
         raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {self._troubles()}")
 

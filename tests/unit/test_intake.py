@@ -169,6 +169,15 @@ def test_a_truncate_among_several_partitions_stops_its_own() -> None:
     assert not take(records, {P0: Progress()}, _tables(t=described())).cuts
 
 
+def test_keys_of_several_spellings_stop_among_several_partitions() -> None:
+    """1.0 and 1.00 are one key, and their records may be in two partitions."""
+    priced = described(Table("shop", "t", TABLE.columns, ("b",)))
+    for table, stopped in ((priced, True), (described(), False)):
+        records = [record(envelope("c"), key={table.description.primary_key[0]: "1.0"} if table.description else None)]
+        cuts = take(records, {P0: Progress()}, _tables(t=table), {P0.topic}).cuts
+        assert [cut.waits for cut in cuts.values()] == [False] * stopped
+
+
 def test_the_schema_log_becomes_events() -> None:
     """Inserts are events, deletes are the log's own pruning."""
     row = {"id": 7, "event": "ddl", "tag": "CREATE TABLE", "schema_name": "shop", "table_name": "t", "captured": True}

@@ -35,7 +35,8 @@ def judge(partitions: Iterable[Partition], tables: Iterable[TableId], prefix: st
                 Gravity.NOTE,
                 Area.KAFKA,
                 f"The topic {topic} has {count} partitions.",
-                "A TRUNCATE has no order against the rows in the other partitions, and stops its own.",
+                "A TRUNCATE has no order against the rows in the other partitions, and stops its own; so does every "
+                "record of a table whose equal keys may be written in several ways (numeric, dates, timestamps).",
                 remedy,
                 table,
             )

@@ -83,6 +83,7 @@ class UnknownColumnError(Exception):
 class RowDecoder:
     """The decoder of one version of a table. Construct it once: it compiles its decoders.
 
+    `exact_keys` tells that equal keys are equal bytes, whoever wrote them: snapshot or stream.
     Raises RecordError where a column's type is not carried exactly, or the key holds a generated column.
     """
 
@@ -97,7 +98,7 @@ class RowDecoder:
         if not self._index.keys() >= set(table.primary_key):
             raise self._key_misfit()
         self._key_types = [type_key(self.columns[self._index[name]]) for name in table.primary_key]
-        self._raw_keys = _ONE_ENCODING.issuperset(self._key_types)
+        self.exact_keys = _ONE_ENCODING.issuperset(self._key_types)
         self._all = msgspec.json.Decoder(list[self._struct(self._names, lenient=False)])  # type: ignore[misc]
         self._one = msgspec.json.Decoder(self._struct(self._names, lenient=True))
         self._keys = msgspec.json.Decoder(list[self._struct(table.primary_key, lenient=False)])  # type: ignore[misc]
@@ -126,7 +127,7 @@ class RowDecoder:
         equal keys the last change of at most one is no delete, and deletes are carried out first.
         Raises RecordError as `keys` does.
         """
-        if self._raw_keys:
+        if self.exact_keys:
             return key
         texts = (text for (text,) in self.keys([key]).values)
         return tuple(_comparable(text, key) for text, key in zip(texts, self._key_types, strict=True))

@@ -111,12 +111,24 @@ class Flow:
         replica_setup(self.settings)
         self.start_connector(**connector)
 
+    def use_converter(self, on: bool) -> None:  # noqa: FBT001 - what it sets
+        """Say whether Connect's raw-text converter is used, to what is set up, applied and started from now on."""
+        connect = self.settings.connect.model_copy(update={"raw_text": on})
+        self.settings = self.settings.model_copy(update={"connect": connect})
+        self.env["DELTASYNC_CONNECT_RAW_TEXT"] = str(on).lower()
+
     def start_connector(self, **changes: str) -> None:
         """Apply the shipped connector with changes, dots written as `__`; does not wait until it runs."""
         with ConnectClient(self.settings.connect.url or "") as client:
             (wanted,) = load([], template_variables(self.settings))
             changed = {key.replace("__", "."): value for key, value in changes.items()}
             apply(client, [wanted._replace(config={**wanted.config, **changed})])
+
+    def streaming(self) -> int | None:
+        """The process on the source that streams to the connector; another one after each restart of it."""
+        query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
+        found = self.source.execute(query, [self.settings.slot]).fetchone()
+        return found[0] if found else None
 
     @property
     def connector(self) -> str:

@@ -35,7 +35,8 @@ class Record(NamedTuple):
     """What Kafka delivers: bytes at an offset of a partition.
 
     `moves` is true for a delete whose row goes on under another key (header `__debezium.newkey`): the next record
-    of its partition that has a value is the row under its new key.
+    of its partition that has a value is the row under its new key. `raw_text` says that Connect had the raw-text
+    converter when it wrote the record (header `deltasync.table`); it is told only where the settings say it has.
     """
 
     partition: Partition
@@ -43,6 +44,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     moves: bool = False
+    raw_text: bool = False
 
 
 def ends_in_half(records: Sequence[Record]) -> bool:

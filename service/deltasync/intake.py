@@ -11,6 +11,7 @@ from deltasync.change import Change, Op, Partition, Record
 from deltasync.debezium import envelope
 from deltasync.debezium.rows import RowDecoder
 from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES, SCHEMA_LOG, SchemaEvent, schema_event
+from deltasync.debezium.stock import StockForm
 from deltasync.errors import DeltasyncError, RecordError
 from deltasync.progress import Progress
 from deltasync.table import SourceTable, Table, TableId
@@ -58,6 +59,8 @@ class Tables:
         self.known = known
         self._decoder = partial(RowDecoder, placeholder=placeholder, raw_text=raw_text)
         self.decoders: dict[TableId, RowDecoder] = {CANARY: self._decoder(canary)}
+        self._stock_form = partial(StockForm, placeholder=placeholder) if raw_text else None
+        self._stock_forms: dict[TableId, StockForm] = {}
 
     def is_passed_over(self, change: Change) -> bool:
         """True for records that the replica is not to have: of an excluded table, or reads of one not captured.
@@ -84,6 +87,15 @@ class Tables:
         except RecordError as error:
             return partial(_held, error=error)
         return None
+
+    def converted(self, change: Change) -> Change:
+        """A change of stock Debezium's as the table's decoder reads it. Raises RecordError where it is not exact."""
+        if self._stock_form is None:
+            return change
+        form = self._stock_forms.get(change.table)
+        if form is None:
+            form = self._stock_forms[change.table] = self._stock_form(self.decoders[change.table].table)
+        return form.converted(change) if form else change
 
 
 def take(
@@ -180,7 +192,8 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
         return obstacle(change)
     if partition.topic in spread and not tables.decoders[change.table].exact_keys:
         raise _astray(change)
-    return Taken(partition, offset, rule.applied(progress, change), change)
+    progress = rule.applied(progress, change)
+    return Taken(partition, offset, progress, change if record.raw_text else tables.converted(change))
 
 
 def _moved_again(change: Change) -> RecordError:

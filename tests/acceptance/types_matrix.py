@@ -7,7 +7,8 @@ types_tables.py makes tables of them: a `Kind` becomes a column, row by row its 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from tests.acceptance.types_arrays import FULL_ARRAYS, RAW_ARRAYS, STOCK_ARRAYS
+from tests.acceptance.types_kinds import BIG_JSON, BIG_POLYGON, BIG_SPARSE, BIG_TEXT, BIG_WORDS, Kind, big_array
 
 SCHEMA = "shop"
 EXTENSIONS = ("hstore", "citext", "ltree", "cube", "seg", "isn", "vector", "lo")
@@ -34,17 +35,6 @@ TYPES = """
 """
 
 
-class Kind(NamedTuple):
-    """A type. `streamed` are values that the initial snapshot would alter; `big` is an expression of a large one."""
-
-    type: str
-    values: tuple[str, ...]
-    needs: str = ""
-    streamed: tuple[str, ...] = ()
-    keys: tuple[tuple[str, str], ...] = ()
-    big: str | None = None
-
-
 _TEXT = (
     "",
     "ünïcödé 😀 \"dq\" 'sq' \\ back\nnew\ttab\rcr",
@@ -55,15 +45,6 @@ _TEXT = (
     "\u0301e",
     "%s {}",
 )
-_BIG_TEXT = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) i)"
-_BIG_WORDS = "(SELECT string_agg(md5(i::text), ' ') FROM generate_series(1, 500) i)"
-_BIG_JSON = f"to_json({_BIG_TEXT})"
-
-
-def _big_array(element: str, count: int = 3000) -> str:
-    return f"(SELECT array_agg({element}) FROM generate_series(1, {count}) i)"
-
-
 _JSON = ('{"a" :  1, "a":2, "n":null}', "[1.0, 1e400, 1.10]", '"\\u0000"', "  null ", "{}", '"\\ud83d\\ude00"')
 _MOMENTS = (
     "2024-02-29 12:34:56.789012", "0001-01-01 00:00:00", "0001-01-01 00:00:00 BC", "4714-11-24 00:00:00 BC",
@@ -110,19 +91,19 @@ BUILT_IN = (
     Kind("boolean", ("t", "f"), keys=(("t", "f"),)),
     Kind("oid", ("0", "4294967295")),
     Kind("character(5)", ("ab", "", "a    ", "é😀"), keys=(("a", "b  "),)),
-    Kind("bpchar", ("ab  ", "x", ""), keys=(("a", "a  "), ("b", "c")), big=f"({_BIG_TEXT} || '  ')::bpchar"),
-    Kind("character varying", _TEXT, big=_BIG_TEXT),
+    Kind("bpchar", ("ab  ", "x", ""), keys=(("a", "a  "), ("b", "c")), big=f"({BIG_TEXT} || '  ')::bpchar"),
+    Kind("character varying", _TEXT, big=BIG_TEXT),
     Kind("character varying(10)", ("abc", "€😀", "")),
-    Kind("text", (*_TEXT, "x" * 5000), keys=(("", "z"), ("1.0", "1.00")), big=_BIG_TEXT),
+    Kind("text", (*_TEXT, "x" * 5000), keys=(("", "z"), ("1.0", "1.00")), big=BIG_TEXT),
     Kind('"char"', ("a", "", "\\377")),
     Kind("name", ("abc", "Ünï\"q'", "n" * 63)),
-    Kind("bytea", ("\\x", "\\x00ff27225c", "\\xdeadbeef"), keys=(("\\x", "\\x00"),), big=f"decode({_BIG_TEXT}, 'hex')"),
+    Kind("bytea", ("\\x", "\\x00ff27225c", "\\xdeadbeef"), keys=(("\\x", "\\x00"),), big=f"decode({BIG_TEXT}, 'hex')"),
     Kind("bit(1)", ("0", "1")),
     Kind("bit(8)", ("00000000", "00010000", "11111111"), keys=(("00000001", "10000000"),)),
     Kind("bit(70)", ("0" * 69 + "1", "1" + "0" * 69, "0" * 70)),
     Kind("uuid", ("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000")),
-    Kind("json", _JSON, big=_BIG_JSON),
-    Kind("jsonb", ('{"a": 1.10, "b": null}', "[]", '"é\\n"', "null"), big=f"({_BIG_JSON})::jsonb"),
+    Kind("json", _JSON, big=BIG_JSON),
+    Kind("jsonb", ('{"a": 1.10, "b": null}', "[]", '"é\\n"', "null"), big=f"({BIG_JSON})::jsonb"),
     Kind(
         "date",
         ("2024-02-29", "0001-01-01", "5874897-12-31", "1582-10-04", "1582-10-15", "infinity", "-infinity"),
@@ -187,7 +168,7 @@ BUILT_IN = (
     Kind("tsmultirange", ("{[2024-01-01 00:00:00,2024-01-02 00:00:00)}",)),
     Kind("tstzmultirange", ("{[2024-01-01 00:00:00+00,2024-01-02 00:00:00+00)}",)),
     Kind("datemultirange", ("{[2024-01-01,2024-01-02)}",)),
-    Kind("tsvector", ("'a':1A,2 'b' 'it''s':3", ""), big=f"to_tsvector('simple', {_BIG_WORDS})"),
+    Kind("tsvector", ("'a':1A,2 'b' 'it''s':3", ""), big=f"to_tsvector('simple', {BIG_WORDS})"),
     Kind("tsquery", ("'a' & !'b' <-> 'c':*A", "")),
     Kind("jsonpath", ("$.a[*]?(@.b > 1)",)),
     Kind("pg_lsn", ("16/B374D848", "0/0"), keys=(("0/0", "0/1"),)),
@@ -209,9 +190,16 @@ BUILT_IN = (
     Kind("regcollation", ('"C"',)),
     Kind("bit varying", ("0001", "", "1", "00000000"), "raw", big="repeat('01', 20000)::varbit"),
     Kind("bit varying(5)", ("00001", "", "01"), "raw", keys=(("01", "001"),)),
-    Kind("time with time zone", ("12:34:56.789+02", "24:00:00-15:59:59", "12:00:00.1+00:00:01", "12:00:00+00"), "raw"),
+    Kind(
+        "time with time zone",
+        ("12:34:56.789+02", "24:00:00-15:59:59", "12:00:00.1+00:00:01", "12:00:00+00"),
+        "raw",
+        keys=(("12:00:00+02", "11:00:00+01"),),
+    ),
     Kind("time(3) with time zone", ("12:34:56.789+02",), "raw"),
-    Kind("polygon", ("((0,0),(1,1),(1,0))", "((0,0),(1,1),(0,0))", "((0.1,0.2))"), "raw"),
+    Kind(
+        "polygon", ("((0,0),(1,1),(1,0))", "((0,0),(1,1),(0,0))", "((0.1,0.2))"), "raw", big=f"{BIG_POLYGON}::polygon"
+    ),
     Kind("int2vector", ("1 2 3", ""), "raw"),
     Kind("oidvector", ("1 2 4294967295", ""), "raw"),
 )
@@ -227,38 +215,38 @@ USERS = (
             '(1,x,1,"0044-03-15 12:00:00+00 BC")',
         ),
         keys=(("(1,a,1.5,)", "(2,a,1.5,)"),),
-        big=f"ROW(1, {_BIG_TEXT}, 1.5, now())::shop.pair",
+        big=f"ROW(1, {BIG_TEXT}, 1.5, now())::shop.pair",
     ),
     Kind(
         'shop."Pair of Pairs"',
         ('("(1,x,1.500,""2024-01-01 00:00:00+00"")","{""(1,,,)""}","{sad,NULL}","{{1},{2}}")', "(,,,)"),
     ),
     Kind("shop.price", ("1.5", "0", "NaN"), keys=(("1.5", "2"),)),
-    Kind("shop.label", ("", "x\ny"), big=_BIG_TEXT),
+    Kind("shop.label", ("", "x\ny"), big=BIG_TEXT),
     Kind("shop.short_label", ("héé",)),
     Kind("shop.moment", ("2024-02-29 12:34:56.789012+00", "infinity", "0044-03-15 12:00:00+00 BC")),
     Kind("shop.feeling", ("sad", "a,b")),
     Kind("shop.code", ("abc", "")),
-    Kind("shop.bits", ("0001", ""), "raw"),
+    Kind("shop.bits", ("0001", ""), "raw", keys=(("0001", "001"),)),
     Kind("shop.opening", ("12:34:56.789+02",), "raw"),
     Kind("shop.flags", ("00000000001", "10000000000")),
-    Kind("shop.body", ("\\x00ff", "\\x"), big=f"decode({_BIG_TEXT}, 'hex')"),
-    Kind("shop.document", ('{"a": 1}',), big=f"({_BIG_JSON})::jsonb"),
+    Kind("shop.body", ("\\x00ff", "\\x"), big=f"decode({BIG_TEXT}, 'hex')"),
+    Kind("shop.document", ('{"a": 1}',), big=f"({BIG_JSON})::jsonb"),
     Kind("shop.couple", ('(1,"a,b",1.500,"2024-01-01 00:00:00+00")',)),
     Kind("shop.span", ("[1.5,2.5)", "empty", "(,)"), keys=(("[1,2)", "[1,3)"),)),
     Kind("shop.spans", ("{[1.5,2.5),[3,4)}", "{}")),
-    Kind("shop.numbers", ("{1,2,NULL}", "{}"), "full", big=_big_array("i")),
-    Kind("shop.numbers", ("{{1,2},{3,4}}", "[0:1]={1,2}"), "raw"),
-    Kind("shop.moods", ("{sad,NULL}", "{}", '{{sad},{"a,b"}}'), "raw"),
+    Kind("shop.numbers", ("{1,2,NULL}", "{}"), "full", big=big_array("i")),
+    Kind("shop.numbers", ("{{1,2},{3,4}}", "[0:1]={1,2}"), "raw", big=big_array("ARRAY[i, NULL]")),
+    Kind("shop.moods", ("{sad,NULL}", "{}", '{{sad},{"a,b"}}'), "raw", big=big_array("'sad'::shop.mood")),
 )
 
 OF_EXTENSIONS = (
     Kind(
         "public.hstore",
         ('"a"=>"1", "b"=>NULL, "c"=>""', "", '"q\\"k"=>"v\\\\", "é"=>"😀"', '"a"=>"NULL", "n"=>"x\ny"'),
-        big=f"public.hstore('a', {_BIG_TEXT})",
+        big=f"public.hstore('a', {BIG_TEXT})",
     ),
-    Kind("public.citext", ("AbC", "", "ß"), big=_BIG_TEXT),
+    Kind("public.citext", ("AbC", "", "ß"), big=BIG_TEXT),
     Kind(
         "public.ltree",
         ("a.b.c", "", "Top.Science_1"),
@@ -278,95 +266,23 @@ OF_EXTENSIONS = (
     Kind("public.ismn13", ("979-0-9016791-7-7",)),
     Kind("public.upc", ("220356483481",)),
     Kind("public.lo", ("123",)),
-    Kind("public.vector", ("[1,2,3]", "[0.1,-0.2,1e-10]", "[1e-45,3.4028235e38]"), "full"),
-    Kind("public.vector(3)", ("[1,2,3.1]",), "full"),
-    Kind("public.halfvec", ("[0.1,-0.2]", "[6e-08,65504]"), "full"),
-    Kind("public.sparsevec", ("{1:1.5,3:2}/5", "{}/3", "{1:0.1,1000000:1e-10}/1000000"), "raw"),
-)
-
-
-def _array(type_: str, *values: str, needs: str = "", element: str = "", count: int = 3000) -> Kind:
-    return Kind(f"{type_}[]", values, needs, big=f"{_big_array(element, count)}::{type_}[]" if element else None)
-
-
-STOCK_ARRAYS = (
-    _array("text", '{"",NULL,"NULL","a,b","q\\"\\\\","{x}"}', "{}", "{NULL,NULL}", element="md5(i::text)", count=500),
-    _array("character varying", '{"",NULL," x "}', element="md5(i::text)", count=500),
-    _array("character varying(10)", '{"",abc}'),
-    _array("integer", "{1,NULL,-2147483648}", "{}", element="i"),
-    _array("bigint", "{1,NULL,9223372036854775807}", "{}", element="i"),
-    _array("uuid", "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11,NULL}", "{}", element="md5(i::text)", count=500),
-    _array("json", '{"{\\"a\\" :  1}",NULL,"null"}', "{}", element=_BIG_JSON, count=2),
-    _array("jsonb", '{"{\\"a\\": 1}",NULL}', "{}", element=f"({_BIG_JSON})::jsonb", count=2),
-)
-FULL_ARRAYS = (
-    _array("smallint", "{1,NULL,-32768}", "{}", needs="full", element="i"),
-    _array("real", "{1.5,NULL,NaN,Infinity,-0,1e-45,0.1}", "{}", needs="full", element="i / 3.0"),
-    _array("double precision", "{1.5,NULL,NaN,-Infinity,-0,5e-324,1e15}", "{}", needs="full", element="i / 3.0"),
-    _array("numeric", "{1.50,NULL,0.000}", "{}", needs="full", element="i * 1.5"),
-    _array("numeric(10,2)", "{1.5,NULL,0}", needs="full"),
-    _array("boolean", "{t,f,NULL}", "{}", needs="full", element="i % 2 = 0", count=5000),
-    _array("oid", "{1,NULL,4294967295}", "{}", needs="full"),
-    _array("character(5)", "{ab,NULL}", "{}", needs="full"),
-    _array("bytea", '{"\\\\x00ff",NULL,"\\\\x"}', "{}", needs="full", element="decode(md5(i::text), 'hex')"),
-    _array("inet", "{192.168.0.1/24,NULL}", "{}", needs="full"),
-    _array("cidr", "{192.168.0.0/24,NULL}", needs="full"),
-    _array("macaddr", "{08:00:2b:01:02:03,NULL}", needs="full"),
-    _array("macaddr8", "{08:00:2b:01:02:03:04:05,NULL}", needs="full"),
-    _array("int4range", '{"[1,10)",NULL,empty}', "{}", needs="full"),
-    _array("int8range", '{"[1,10)",NULL}', needs="full"),
-    _array("numrange", '{"[1.50,10)",NULL}', needs="full"),
-    _array("tsrange", '{"[\\"2024-01-01 00:00:00\\",\\"2024-01-02 00:00:00\\")",NULL}', needs="full"),
-    _array("tstzrange", '{"[\\"2024-01-01 00:00:00+00\\",)",NULL}', needs="full"),
-    _array("daterange", '{"[2024-01-01,2024-01-02)",NULL}', needs="full"),
-    _array("public.citext", "{AbC,NULL}", "{}", needs="full", element="md5(i::text)", count=500),
-)
-RAW_ARRAYS = (
-    _array("text", "{{a,b},{c,NULL}}", "[0:1]={a,b}", '[2:3]={"[",b}', needs="raw"),
-    _array("integer", "{{1,2},{3,4}}", "[-1:0][2:3]={{1,2},{3,4}}", needs="raw"),
-    _array("numeric", "{NaN,Infinity}", "{{1,2},{3,4}}", needs="raw"),
-    _array("boolean", "{{t,f},{f,t}}", "{NULL,NULL}", needs="raw"),
-    _array("money", "{$1.50,NULL}", "{}", needs="raw"),
-    _array("name", "{abc,NULL}", needs="raw"),
-    _array('"char"', "{a,b}", needs="raw"),
-    _array("bit(3)", "{001,NULL}", needs="raw"),
-    _array("bit varying", '{0001,"",NULL}', needs="raw"),
-    _array(
-        "date",
-        '{2024-02-29,NULL,"0044-03-15 BC"}',
-        "{{infinity},{1582-10-10}}",
-        needs="raw",
-        element="date '2024-01-01' + i",
+    Kind(
+        "public.vector",
+        ("[1,2,3]", "[0.1,-0.2,1e-10]", "[1e-45,3.4028235e38]"),
+        "full",
+        big=f"{big_array('i')}::public.vector",
     ),
-    _array("time without time zone", "{12:34:56.789012,NULL,24:00:00}", needs="raw"),
-    _array("time with time zone", "{12:34:56.789012+02,NULL}", needs="raw"),
-    _array("timestamp without time zone", '{"1582-10-04 23:59:59","0044-03-15 12:00:00 BC",infinity}', needs="raw"),
-    _array("timestamp with time zone", '{"0044-03-15 12:00:00+00 BC",NULL,-infinity}', needs="raw"),
-    _array("interval", '{"1 mon -1 days +00:00:01",NULL,infinity}', needs="raw"),
-    _array("point", '{"(1,2)",NULL}', needs="raw"),
-    _array("box", "{(3,4),(1,2);(5,6),(3,4)}", needs="raw"),
-    _array("circle", '{"<(1,2),3>",NULL}', needs="raw"),
-    _array("path", '{"[(1,2),(3,4)]",NULL}', needs="raw"),
-    _array("int4multirange", '{"{[1,3),[5,7)}",NULL}', needs="raw"),
-    _array("tsvector", "{\"'a':1\",NULL}", needs="raw"),
-    _array("tsquery", "{\"'a' & 'b'\",NULL}", needs="raw"),
-    _array("jsonpath", '{"$.\\"a\\"",NULL}', needs="raw"),
-    _array("regclass", "{pg_class,NULL}", needs="raw"),
-    _array("pg_lsn", "{16/B374D848,NULL}", needs="raw"),
-    _array("xid8", "{18446744073709551615,NULL}", needs="raw"),
-    _array("shop.mood", '{sad,NULL,"it\'s \\"q\\"","a,b"}', "{{sad,\\\\}}", needs="raw"),
-    _array("shop.pair", '{"(1,\\"a,b\\",1.500,)",NULL}', needs="raw"),
-    _array("shop.price", "{1.5000,NULL}", needs="raw"),
-    _array("shop.label", "{a,NULL}", needs="raw"),
-    _array("shop.span", '{"[1.5,2.5)",NULL}', needs="raw"),
-    _array("public.hstore", '{"\\"a\\"=>NULL, \\"b\\"=>\\"x\\\\\\"y\\"",NULL}', needs="raw"),
-    _array("public.ltree", "{a.b,NULL}", needs="raw"),
-    _array("public.isbn", '{"978-0-393-04002-9",NULL}', needs="raw"),
-    _array("public.cube", '{"(1, 2),(3, 4)",NULL}', needs="raw"),
-    _array("public.vector", '{"[1,2]",NULL}', needs="raw"),
-    _array("public.vector(3)", '{"[1,2,3]",NULL}', needs="raw"),
-    _array("public.halfvec", '{"[1,2]",NULL}', needs="raw"),
+    Kind("public.vector(3)", ("[1,2,3.1]",), "full"),
+    Kind("public.halfvec", ("[0.1,-0.2]", "[6e-08,65504]"), "full", big=f"{big_array('i')}::public.halfvec"),
+    Kind(
+        "public.sparsevec",
+        ("{1:1.5,3:2}/5", "{}/3", "{1:0.1,1000000:1e-10}/1000000"),
+        "raw",
+        big=f"{BIG_SPARSE}::public.sparsevec",
+    ),
 )
+
+
 KINDS = (*BUILT_IN, *USERS, *OF_EXTENSIONS, *STOCK_ARRAYS, *FULL_ARRAYS, *RAW_ARRAYS)
 GROUPS = {
     "built_in": BUILT_IN,

@@ -122,22 +122,15 @@ def _refusals(flow: Flow) -> dict[str, str | None]:
     return {f"{table.schema}.{table.name}": table.reason for table in setup(flow.settings).tables}
 
 
-def _streaming(flow: Flow) -> int | None:
-    """The process on the source that streams to the connector."""
-    query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
-    found = flow.source.execute(query, [flow.settings.slot]).fetchone()
-    return found[0] if found else None
-
-
 def test_a_clean_set_up_has_no_finding_and_each_fault_has_one(flow: Flow) -> None:
     """One pipeline, running; then one fault after the other is planted on source, role, replica and connector."""
     flow.set_up(CLEAN)
-    until(lambda: _streaming(flow), "it streams")
-    first = _streaming(flow)
+    until(flow.streaming, "it streams")
+    first = flow.streaming()
     worker = flow.start_worker()
     flow.wait_equal("shop.item", "shop.part")
     # The worker restarts the connector once, when its snapshot is complete.
-    until(lambda: _streaming(flow) not in (None, first), "it streams on")
+    until(lambda: flow.streaming() not in (None, first), "it streams on")
     report = json.loads(flow.cli("check", "--json"))
     assert (report["ok"], report["findings"]) == (True, [])
     assert {one["server"]: one["state"] for one in report["servers"]} == dict.fromkeys(

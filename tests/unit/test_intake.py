@@ -201,3 +201,21 @@ def test_streamed_rows_of_a_table_that_was_not_captured_wait() -> None:
 
     assert [cut.waits for cut in keyless.cuts.values()] == [True]
     assert [one.change for one in excluded.taken] == [None]
+
+
+def test_records_from_before_the_converter_are_read_in_their_own_form() -> None:
+    """With the table's header a value is PostgreSQL's text already; without, stock Debezium's."""
+    table = Table("shop", "t", (column("id", "int8"), column("n", "_int4")), ("id",))
+    tables = Tables({TableId("shop", "t"): described(table)}, CANARY, PLACEHOLDER, raw_text=True)
+    old, new = {"id": 1, "n": [1, None]}, {"id": 1, "n": "[0:1]={1,2}"}
+    records = [
+        record(envelope("u", row, sequence=f'["{10 + place}","{10 + place}"]'), place)._replace(raw_text=headed)
+        for place, (row, headed) in enumerate(((old, False), (new, True), (old, False), (new, False)))
+    ]
+    found = take(records, {P0: Progress()}, tables)
+
+    rows = [one.change.row for one in found.taken if one.change]
+    assert rows == [b'{"id":1,"n":"{1,NULL}"}', b'{"id":1,"n":"[0:1]={1,2}"}', b'{"id":1,"n":"{1,NULL}"}']
+    (cut,) = found.cuts.values()
+    assert (cut.offset, cut.waits) == (3, False)
+    assert "from before Connect had the raw-text converter" in cut.error.what

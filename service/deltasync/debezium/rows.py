@@ -38,6 +38,9 @@ _ONE_ENCODING = frozenset({"int2", "int4", "int8", "uuid", "text", "varchar", "b
 _NOTHING = msgspec.Raw(b"null")
 # msgspec has no field of such a name.
 _NOT_A_FIELD = re.compile(r'["\\\x00-\x1f]')
+# How the decoder says that a column came as the converter delivers it, which this worker does not know of.
+_TEXT_FOR_ARRAY = re.compile(r"Expected `array[^`]*`, got `str`")
+_RAW_TEXT = "DELTASYNC_CONNECT_RAW_TEXT=true"
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Text = str | None
@@ -154,8 +157,8 @@ class RowDecoder:
         """Decode keys. Raises RecordError (without the value) where one does not fit the table."""
         try:
             return self._texts(self.table.primary_key, self._keys.decode(self._list(raws)))
-        except (ValueError, RecursionError):
-            raise self._key_misfit() from None
+        except (ValueError, RecursionError) as error:
+            raise self._key_misfit(str(error)) from None
 
     def row(self, raw: bytes) -> Row:
         """Decode one row of any completeness.
@@ -210,14 +213,21 @@ class RowDecoder:
     def _misfit(self, why: str) -> RecordError:
         return RecordError(
             f"A record of {self.table.id} does not fit the table's description: {why}.",
-            remedy="See whether the table was changed without being announced: run deltasync source setup again.",
+            remedy=f"{_of_converter(why)}See whether the table was changed without being announced: run deltasync "
+            "source setup again.",
         )
 
-    def _key_misfit(self) -> RecordError:
+    def _key_misfit(self, why: str = "") -> RecordError:
         return RecordError(
             f"A key of {self.table.id} does not fit the table's primary key ({', '.join(self.table.primary_key)}).",
-            remedy="See whether the key was changed on the source: run deltasync source setup again.",
+            remedy=f"{_of_converter(why)}See whether the key was changed on the source: run deltasync source setup "
+            "again.",
         )
+
+
+def _of_converter(why: str) -> str:
+    found = _TEXT_FOR_ARRAY.search(why)
+    return f"If Connect has the raw-text converter by now, set {_RAW_TEXT} for this worker too. " if found else ""
 
 
 def _required_codec(table: Table, column: Column, placeholder: str, *, raw_text: bool) -> Codec:
@@ -228,7 +238,7 @@ def _required_codec(table: Table, column: Column, placeholder: str, *, raw_text:
     if codec(column, placeholder, raw_text=True) is not None:
         raise RecordError(
             f"{what} without the raw-text converter.",
-            remedy="If Connect has it, set DELTASYNC_CONNECT_RAW_TEXT=true for this worker too.",
+            remedy=f"If Connect has it, set {_RAW_TEXT} for this worker too.",
         )
     raise RecordError(
         f"{what}.",

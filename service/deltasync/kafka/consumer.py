@@ -37,6 +37,8 @@ _RECHECK_TIMEOUT_S = 2.0
 # How a delete's envelope says so, and the header of one whose row goes on under another key.
 _DELETE = b'"op":"d"'
 _NEW_KEY = "__debezium.newkey"
+# What the jar of connectors/raw-text puts on every record with an envelope.
+_TABLE = "deltasync.table"
 # These would break the promise: offsets are committed after the ledger, and never reset.
 _OURS = frozenset(
     {"enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "group.id", "bootstrap.servers"}
@@ -49,6 +51,7 @@ class Consumer:
     def __init__(self, settings: Settings) -> None:
         self._owner: Owner  # told by `start`
         self._options = client_options(settings)
+        self._raw_text = settings.connect.raw_text
         self._pattern = f"^{re.escape(settings.topic_prefix)}[.].+"
         self._client = Client(
             {
@@ -100,7 +103,7 @@ class Consumer:
             partition = Partition(message.topic() or "", message.partition() or 0)
             error = message.error()
             if error is None:
-                found.append(_record(partition, message))
+                found.append(_record(partition, message, raw_text=self._raw_text))
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 - its public name
                 self._owner.on_missing(partition)
             elif error.fatal():
@@ -220,16 +223,17 @@ def _unreachable(error: KafkaException) -> UnreachableError:
     )
 
 
-def _record(partition: Partition, message: Message) -> Record:
+def _record(partition: Partition, message: Message, *, raw_text: bool) -> Record:
     value = _bytes(message.value())
-    # Headers cost microseconds: they are looked at only where the value may be a delete's.
-    moves = value is not None and _DELETE in value and _has_new_key(message)
-    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves)
+    # Headers cost microseconds: they are looked at only where the value may be a delete's, or the converter's.
+    moves = value is not None and _DELETE in value and _has_header(message, _NEW_KEY)
+    converted = raw_text and _has_header(message, _TABLE)
+    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves, converted)
 
 
-def _has_new_key(message: Message) -> bool:
+def _has_header(message: Message, name: str) -> bool:
     found = message.headers() or ()
-    return any(header[0] == _NEW_KEY for header in (found.items() if isinstance(found, dict) else found))
+    return any(header[0] == name for header in (found.items() if isinstance(found, dict) else found))
 
 
 def _size(records: Iterable[Record]) -> int:

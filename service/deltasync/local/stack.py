@@ -166,6 +166,7 @@ def environment(servers: Servers, state: State) -> dict[str, str]:
         "DELTASYNC_KAFKA_BOOTSTRAP": servers.kafka.bootstrap,
         "DELTASYNC_CONNECT_URL": servers.connect.url,
         "DELTASYNC_CONNECT_SOURCE_PASSWORD": servers.connect.secret("source"),
+        "DELTASYNC_CONNECT_RAW_TEXT": "true",
         "DELTASYNC_UNAVAILABLE_VALUE": state.unavailable_value,
         "DELTASYNC_MONITOR_URL": _monitor_url(state),
     }

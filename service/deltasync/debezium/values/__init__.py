@@ -49,7 +49,7 @@ def codec(column: Column, placeholder: str, *, raw_text: bool) -> Codec | None:
     if how is None or (how.needs is Needs.RAW_TEXT and not raw_text):
         return None
     key = type_key(column)
-    if raw_text and (column.carrier.element is not None or key in _CONVERTED):
+    if raw_text and is_converted(column):
         return Codec(str, _CONVERTED.get(key), placeholder)
     if column.carrier.element is not None:
         return _array_codec(column, placeholder)
@@ -59,6 +59,11 @@ def codec(column: Column, placeholder: str, *, raw_text: bool) -> Codec | None:
         return Codec(str, _hstore, msgspec.json.encode({placeholder: placeholder}).decode())
     json_type, convert = _RULES.get(key, (str, _from_hex))
     return Codec(json_type, convert, placeholder if json_type is str else None)
+
+
+def is_converted(column: Column) -> bool:
+    """True for what the raw-text converter delivers, where Connect has it."""
+    return column.carrier.element is not None or type_key(column) in _CONVERTED
 
 
 def markers(placeholder: str) -> tuple[bytes, ...]:

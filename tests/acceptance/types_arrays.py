@@ -1,0 +1,150 @@
+"""The arrays of the type matrix: what stock Debezium carries, what needs FULL, what needs the converter."""
+
+from __future__ import annotations
+
+from tests.acceptance.types_kinds import BIG_JSON, Kind, big_array
+
+
+def _array(
+    type_: str,
+    *values: str,
+    needs: str = "",
+    element: str = "",
+    count: int = 3000,
+    keys: tuple[tuple[str, str], ...] = (),
+) -> Kind:
+    big = f"{big_array(element, count)}::{type_}[]" if element else None
+    return Kind(f"{type_}[]", values, needs, keys=keys, big=big)
+
+
+STOCK_ARRAYS = (
+    _array("text", '{"",NULL,"NULL","a,b","q\\"\\\\","{x}"}', "{}", "{NULL,NULL}", element="md5(i::text)", count=500),
+    _array("character varying", '{"",NULL," x "}', element="md5(i::text)", count=500),
+    _array("character varying(10)", '{"",abc}'),
+    _array("integer", "{1,NULL,-2147483648}", "{}", element="i"),
+    _array("bigint", "{1,NULL,9223372036854775807}", "{}", element="i"),
+    _array("uuid", "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11,NULL}", "{}", element="md5(i::text)", count=500),
+    _array("json", '{"{\\"a\\" :  1}",NULL,"null"}', "{}", element=BIG_JSON, count=2),
+    _array("jsonb", '{"{\\"a\\": 1}",NULL}', "{}", element=f"({BIG_JSON})::jsonb", count=2),
+)
+FULL_ARRAYS = (
+    _array("smallint", "{1,NULL,-32768}", "{}", needs="full", element="i"),
+    _array("real", "{1.5,NULL,NaN,Infinity,-0,1e-45,0.1}", "{}", needs="full", element="i / 3.0"),
+    _array("double precision", "{1.5,NULL,NaN,-Infinity,-0,5e-324,1e15}", "{}", needs="full", element="i / 3.0"),
+    _array("numeric", "{1.50,NULL,0.000}", "{}", needs="full", element="i * 1.5"),
+    _array("numeric(10,2)", "{1.5,NULL,0}", needs="full"),
+    _array("boolean", "{t,f,NULL}", "{}", needs="full", element="i % 2 = 0", count=5000),
+    _array("oid", "{1,NULL,4294967295}", "{}", needs="full"),
+    _array("character(5)", "{ab,NULL}", "{}", needs="full"),
+    _array("bytea", '{"\\\\x00ff",NULL,"\\\\x"}', "{}", needs="full", element="decode(md5(i::text), 'hex')"),
+    _array("inet", "{192.168.0.1/24,NULL}", "{}", needs="full"),
+    _array("cidr", "{192.168.0.0/24,NULL}", needs="full"),
+    _array("macaddr", "{08:00:2b:01:02:03,NULL}", needs="full"),
+    _array("macaddr8", "{08:00:2b:01:02:03:04:05,NULL}", needs="full"),
+    _array("int4range", '{"[1,10)",NULL,empty}', "{}", needs="full"),
+    _array("int8range", '{"[1,10)",NULL}', needs="full"),
+    _array("numrange", '{"[1.50,10)",NULL}', needs="full"),
+    _array("tsrange", '{"[\\"2024-01-01 00:00:00\\",\\"2024-01-02 00:00:00\\")",NULL}', needs="full"),
+    _array("tstzrange", '{"[\\"2024-01-01 00:00:00+00\\",)",NULL}', needs="full"),
+    _array("daterange", '{"[2024-01-01,2024-01-02)",NULL}', needs="full"),
+    _array("public.citext", "{AbC,NULL}", "{}", needs="full", element="md5(i::text)", count=500),
+)
+RAW_ARRAYS = (
+    _array(
+        "text",
+        "{{a,b},{c,NULL}}",
+        "[0:1]={a,b}",
+        '[2:3]={"[",b}',
+        needs="raw",
+        element="ARRAY[md5(i::text), NULL]",
+        count=300,
+        keys=(("{a}", "[0:0]={a}"), ("{NULL}", "{{NULL}}")),
+    ),
+    _array(
+        "integer",
+        "{{1,2},{3,4}}",
+        "[-1:0][2:3]={{1,2},{3,4}}",
+        needs="raw",
+        element="ARRAY[i, NULL]",
+        keys=(("{1,2}", "{{1,2}}"),),
+    ),
+    _array("numeric", "{NaN,Infinity}", "{{1,2},{3,4}}", needs="raw", element="ARRAY[i / 3.0, 'NaN']"),
+    _array("boolean", "{{t,f},{f,t}}", "{NULL,NULL}", needs="raw", element="ARRAY[i % 2 = 0, NULL]"),
+    _array("money", "{$1.50,NULL}", "{}", needs="raw", element="i::money"),
+    _array("name", "{abc,NULL}", needs="raw"),
+    _array('"char"', "{a,b}", needs="raw"),
+    _array("bit(3)", "{001,NULL}", needs="raw"),
+    _array("bit varying", '{0001,"",NULL}', needs="raw", element="i::bit(20)::varbit"),
+    _array(
+        "date",
+        '{2024-02-29,NULL,"0044-03-15 BC"}',
+        "{{infinity},{1582-10-10}}",
+        needs="raw",
+        element="date '2024-01-01' + i",
+    ),
+    _array(
+        "time without time zone",
+        "{12:34:56.789012,NULL,24:00:00}",
+        needs="raw",
+        element="time '00:00:00.000001' + make_interval(secs => i)",
+    ),
+    _array(
+        "time with time zone",
+        "{12:34:56.789012+02,NULL}",
+        needs="raw",
+        element="timetz '00:00:00.000001+02' + make_interval(secs => i)",
+    ),
+    _array(
+        "timestamp without time zone",
+        '{"1582-10-04 23:59:59","0044-03-15 12:00:00 BC",infinity}',
+        needs="raw",
+        element="timestamp '1582-01-01' + make_interval(hours => i * 31)",
+    ),
+    _array(
+        "timestamp with time zone",
+        '{"0044-03-15 12:00:00+00 BC",NULL,-infinity}',
+        needs="raw",
+        element="timestamptz '1582-01-01 00:00:00+00' + make_interval(hours => i * 31)",
+    ),
+    _array(
+        "interval",
+        '{"1 mon -1 days +00:00:01",NULL,infinity}',
+        needs="raw",
+        element="make_interval(days => i, secs => i / 7.0)",
+    ),
+    _array("point", '{"(1,2)",NULL}', needs="raw", element="point(i, i / 3.0)"),
+    _array("box", "{(3,4),(1,2);(5,6),(3,4)}", needs="raw"),
+    _array("circle", '{"<(1,2),3>",NULL}', needs="raw"),
+    _array("path", '{"[(1,2),(3,4)]",NULL}', needs="raw"),
+    _array("int4multirange", '{"{[1,3),[5,7)}",NULL}', needs="raw"),
+    _array("tsvector", "{\"'a':1\",NULL}", needs="raw"),
+    _array("tsquery", "{\"'a' & 'b'\",NULL}", needs="raw"),
+    _array("jsonpath", '{"$.\\"a\\"",NULL}', needs="raw"),
+    _array("regclass", "{pg_class,NULL}", needs="raw"),
+    _array("pg_lsn", "{16/B374D848,NULL}", needs="raw"),
+    _array("xid8", "{18446744073709551615,NULL}", needs="raw"),
+    _array("shop.mood", '{sad,NULL,"it\'s \\"q\\"","a,b"}', "{{sad,\\\\}}", needs="raw", element="'a,b'::shop.mood"),
+    _array(
+        "shop.pair",
+        '{"(1,\\"a,b\\",1.500,)",NULL}',
+        needs="raw",
+        element="ROW(i, md5(i::text), 1.5, NULL)::shop.pair",
+        count=300,
+    ),
+    _array("shop.price", "{1.5000,NULL}", needs="raw"),
+    _array("shop.label", "{a,NULL}", needs="raw"),
+    _array("shop.span", '{"[1.5,2.5)",NULL}', needs="raw"),
+    _array(
+        "public.hstore",
+        '{"\\"a\\"=>NULL, \\"b\\"=>\\"x\\\\\\"y\\"",NULL}',
+        needs="raw",
+        element="public.hstore('a', md5(i::text))",
+        count=300,
+    ),
+    _array("public.ltree", "{a.b,NULL}", needs="raw"),
+    _array("public.isbn", '{"978-0-393-04002-9",NULL}', needs="raw"),
+    _array("public.cube", '{"(1, 2),(3, 4)",NULL}', needs="raw"),
+    _array("public.vector", '{"[1,2]",NULL}', needs="raw"),
+    _array("public.vector(3)", '{"[1,2,3]",NULL}', needs="raw"),
+    _array("public.halfvec", '{"[1,2]",NULL}', needs="raw"),
+)

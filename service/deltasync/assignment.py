@@ -176,8 +176,20 @@ class Assignment:
     def reread(self) -> None:
         """Read the ledger again for all partitions that have not stopped, and go on where it says."""
         self._open(self._ownership.logs())
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Read all partitions again from where they were applied."""
         for partition, progress in self.progress().items():
             self._consumer.reposition(partition, progress.next_offset)
+
+    def hold(self, partition: Partition) -> None:
+        """Deliver nothing of a partition until it is read on; it keeps its state."""
+        self._consumer.pause(partition)
+
+    def read_on(self, partition: Partition, offset: int) -> None:
+        """Deliver a partition's records again, from this offset on."""
+        self._consumer.reposition(partition, offset)
 
     def _hear(self) -> None:
         """Open the partitions anew whose ledger was moved by hand, those that stopped included."""

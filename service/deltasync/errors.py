@@ -7,6 +7,7 @@
     ├── RecordError               exit 1   a record that cannot be read or applied exactly
     ├── GapError                  exit 1   records are missing between the ledger and the log
     ├── FencedError               exit 1   another worker has taken the partition over
+    ├── StandbyError              exit 1   another worker applies a pipeline that may have one only
     └── PartError                 exit 1   a part of the embedded stack did not start
 
 Messages name tables, columns, topics, partitions and offsets, never a row's values.
@@ -55,6 +56,10 @@ class GapError(DeltasyncError):
 
 class FencedError(DeltasyncError):
     """The ledger has moved under this worker: its batch was rolled back and wrote nothing."""
+
+
+class StandbyError(DeltasyncError):
+    """Another worker applies the pipeline, and its consistency needs one worker."""
 
 
 class PartError(DeltasyncError):

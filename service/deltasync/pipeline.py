@@ -145,7 +145,7 @@ class Pipeline:
         Where a unique value is still another row's, a batch that ended here may have cut a transaction that hands
         it on: once more the batch begins here.
         """
-        blame = _blame(taken, error)
+        blame = blamed(taken, error)
         awaits = lacks_parent(error) and self._settings.replica.constraints == "ordered"
         if awaits or (lacks_room(error) and not self._assignment.waited(taken.partition, taken.offset)):
             self._assignment.block(Cut(taken.partition, taken.offset, blame, waits=True, again=True), self._tables)
@@ -249,7 +249,7 @@ def _narrower(taken: Sequence[Taken]) -> list[Sequence[Taken]]:
     return [taken[:half], taken[half:]]
 
 
-def _blame(taken: Taken, error: BaseException) -> RecordError:
+def blamed(taken: Taken, error: BaseException) -> RecordError:
     """The error of one record, with its place and without its values."""
     where = f"{taken.partition} offset {taken.offset}"
     table = taken.change.table if taken.change else "the schema log"

@@ -169,6 +169,7 @@ class Settings(BaseSettings):
     )
 
     pipeline: Name = "deltasync"
+    consistency: Literal["key", "transaction"] = "key"
     unavailable_value: str | None = Field(None, min_length=16, pattern=r"^[A-Za-z0-9_]+$")
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -229,6 +230,7 @@ class Settings(BaseSettings):
             "CONNECT_SOURCE_DATABASE": self.connect.source_database or known.get("dbname"),
             "CONNECT_SOURCE_USER": self.connect.source_user or known.get("user"),
             "CONNECT_SOURCE_PASSWORD": self.connect.source_password,
+            "CONSISTENCY": self.consistency,
             "CONNECT_RAW_TEXT": str(self.connect.raw_text).lower(),
         }
         return {PREFIX + name: str(value) for name, value in found.items() if value is not None}

@@ -145,7 +145,11 @@ class _Examination:
         yield from connector.judge_file(wanted, name)
         known = None if isinstance(wanted, DeltasyncError) else wanted
         with ConnectClient(settings.connect.url or "", retry_s_max=_CONNECT_RETRY_S) as client:
-            agreed = Agreed(settings.unavailable_value, raw_text=settings.connect.raw_text)
+            agreed = Agreed(
+                settings.unavailable_value,
+                raw_text=settings.connect.raw_text,
+                transactions=settings.consistency == "transaction",
+            )
             yield from connector.judge(connector.read(client, name, known), agreed)
 
     def _variables(self) -> dict[str, str]:

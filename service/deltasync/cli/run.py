@@ -13,6 +13,7 @@ from deltasync.monitor.readiness import Readiness
 from deltasync.monitor.server import Server
 from deltasync.pipeline import Pipeline
 from deltasync.replica.session import Replica
+from deltasync.transactional import TransactionalPipeline
 
 
 def run() -> None:
@@ -29,7 +30,8 @@ def run() -> None:
     logs.configure(settings)
     lifecycle = Lifecycle()
     metrics = Metrics()
-    pipeline = Pipeline(settings, Consumer(settings), Replica(settings), metrics, lifecycle)
+    kind = TransactionalPipeline if settings.consistency == "transaction" else Pipeline
+    pipeline = kind(settings, Consumer(settings), Replica(settings), metrics, lifecycle)
     readiness = Readiness(settings, metrics, lifecycle, pipeline)
     server = Server(settings.monitor.url, metrics.registry, alive=lambda: lifecycle.alive, reasons=readiness.reasons)
     lifecycle.handle_signals()

@@ -97,15 +97,25 @@ RAW_TEXT_RULES = (
         "deltasync reads the table's header as text",
     ),
 )
+# What a connector sets besides where the setting consistency is "transaction".
+_WHOLE = "deltasync is to apply transactions whole (setting consistency), and has to be told where they end"
+TRANSACTION_RULES = (
+    Rule("provide.transaction.metadata", "true", "false", _WHOLE),
+    Rule("topic.transaction", "transaction", "transaction", _WHOLE),
+)
 RAW_PLACEHOLDER = "raw.placeholder"
 _OURS = "org.deltasync.connect."
 
 
 class Agreed(NamedTuple):
-    """The settings `unavailable_value` and `connect.raw_text`, by which connector and decoding have to agree."""
+    """The settings by which both sides have to agree: `unavailable_value`, `connect.raw_text`, `consistency`.
+
+    `transactions` is true where the last one is "transaction".
+    """
 
     unavailable_value: str | None
     raw_text: bool = False
+    transactions: bool = False
 
 
 def check(name: str, config: Mapping[str, str], agreed: Agreed) -> None:
@@ -119,7 +129,8 @@ def check(name: str, config: Mapping[str, str], agreed: Agreed) -> None:
         raise RefusedError(
             f"The connector {name} would lose or alter values: {listed}.",
             remedy="Take these values from the shipped source-postgres.json, with connect.raw_text those of "
-            "raw-text/connector.json too; connectors/README.md says more.",
+            "raw-text/connector.json too, with consistency those of transaction/connector.json; connectors/README.md "
+            "says more.",
         )
 
 
@@ -128,6 +139,8 @@ def refusals(config: Mapping[str, str], agreed: Agreed) -> list[Refusal]:
     if config.get("connector.class") not in _POSTGRES:
         return []
     found = [*_refusals(config, RULES), *_refused_placeholder(config, PLACEHOLDER, agreed.unavailable_value)]
+    if agreed.transactions:
+        found += _refusals(config, TRANSACTION_RULES)
     if agreed.raw_text:
         found += _refusals(config, RAW_TEXT_RULES)
         found += _refused_placeholder(config, RAW_PLACEHOLDER, agreed.unavailable_value)

@@ -15,6 +15,7 @@ from deltasync.errors import RefusedError, SettingsError
 REFERENCE = "${file:/run/secrets/source.properties:password}"
 UNAVAILABLE_VALUE = "DELTASYNC_UNAVAILABLE_VALUE"
 RAW_TEXT = "DELTASYNC_CONNECT_RAW_TEXT"
+CONSISTENCY = "DELTASYNC_CONSISTENCY"
 
 # ${NAME} is ours; ${provider:…} is resolved by Connect's workers and stays as it is.
 _VARIABLE = re.compile(r"\$\{(DELTASYNC_[^}]*|[A-Za-z_]\w*)\}")
@@ -44,17 +45,25 @@ def raw_text_folder() -> Path:
     return shipped().with_name("raw-text")
 
 
+def _transaction_folder() -> Path:
+    """What a connector sets besides where source transactions are applied whole (`connector.json`)."""
+    return shipped().with_name("transaction")
+
+
 def _shipped_text(variables: Mapping[str, str]) -> str:
     document = json.loads(_read(shipped()))
     if variables.get(RAW_TEXT) == "true":
         document["config"] |= json.loads(_read(raw_text_folder() / "connector.json"))
+    if variables.get(CONSISTENCY) == "transaction":
+        document["config"] |= json.loads(_read(_transaction_folder() / "connector.json"))
     return json.dumps(document)
 
 
 def load(chosen: Sequence[Path], variables: Mapping[str, str]) -> list[Connector]:
     """The connectors in these files and folders (`*.json`), or the shipped one where none is chosen.
 
-    The shipped one carries `raw-text/connector.json` where the setting `connect.raw_text` is true.
+    The shipped one carries `raw-text/connector.json` where the setting `connect.raw_text` is true, and
+    `transaction/connector.json` where `consistency` is "transaction".
 
     Raises SettingsError for a file that cannot be read, names an unset variable or repeats a connector's
     name; RefusedError for a plain secret or a value that would lose changes (see `rules`).
@@ -84,7 +93,11 @@ def parse(text: str, origin: Path, variables: Mapping[str, str]) -> Connector:
     name = _substitute(name, origin, variables)
     config = {key: _substitute(value, origin, variables) for key, value in config.items()}
     _refuse_plain_secrets(config, origin)
-    agreed = rules.Agreed(variables.get(UNAVAILABLE_VALUE), raw_text=variables.get(RAW_TEXT) == "true")
+    agreed = rules.Agreed(
+        variables.get(UNAVAILABLE_VALUE),
+        raw_text=variables.get(RAW_TEXT) == "true",
+        transactions=variables.get(CONSISTENCY) == "transaction",
+    )
     rules.check(name, config, agreed)
     return Connector(name, config, origin)
 

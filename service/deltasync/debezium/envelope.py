@@ -5,6 +5,8 @@ Rows stay raw bytes here: compaction throws most of them away before they would 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from deltasync.change import Change, Op, Position, Record
@@ -31,12 +33,20 @@ class _Source(msgspec.Struct, gc=False):
     snapshot: str | None = None
 
 
+class _Transaction(msgspec.Struct, gc=False):
+    """Where a change stands in its transaction. Behind the id's colon is the change's own place in the log."""
+
+    id: str
+    total_order: int
+
+
 class _Envelope(msgspec.Struct, gc=False):
     """The envelope; `payload` holds it where the record carries schemas."""
 
     op: str | None = None
     after: msgspec.Raw = msgspec.Raw(_NULL_JSON)
     source: _Source | None = None
+    transaction: _Transaction | None = None
     payload: _Envelope | None = None
     status: str | None = None
     ts_ms: int | None = None
@@ -74,6 +84,26 @@ def decode(record: Record) -> Change | None:
     return _change(record, envelope)
 
 
+class Message(NamedTuple):
+    """A logical message (op m): it changes nothing, and is counted in its transaction all the same."""
+
+    position: Position
+    transaction: str
+    order: int
+
+
+def decode_message(record: Record) -> Message | None:
+    """The message of a transaction that a record carries; None for any other record that `decode` passes over."""
+    if record.value is None:
+        return None
+    envelope = _envelope.decode(record.value)
+    envelope = envelope.payload or envelope
+    found, source = envelope.transaction, envelope.source
+    if found is None or source is None or envelope.op not in _PASSED_OVER:
+        return None
+    return Message(_position(record, source), _id(found), found.total_order)
+
+
 def _change(record: Record, envelope: _Envelope) -> Change:
     source, op = envelope.source, _ops.get(envelope.op or "")
     if source is None or source.connector != "postgresql":
@@ -92,7 +122,13 @@ def _change(record: Record, envelope: _Envelope) -> Change:
         partition=record.partition,
         offset=record.offset,
         incremental=source.snapshot == "incremental",
+        order=envelope.transaction.total_order if envelope.transaction else None,
+        transaction=_id(envelope.transaction) if envelope.transaction else None,
     )
+
+
+def _id(transaction: _Transaction) -> str:
+    return transaction.id.partition(":")[0]
 
 
 def _position(record: Record, source: _Source) -> Position:

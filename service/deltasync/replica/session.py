@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 
 import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.errors import FencedError, GapError, RefusedError
+from deltasync.errors import FencedError, GapError, RefusedError, StandbyError
 from deltasync.failure import Verdict, describe, verdict
 from deltasync.ports import Batch
 from deltasync.progress import Progress
@@ -18,6 +19,9 @@ from deltasync.replica.engine import driver, open_replica
 from deltasync.replica.writer import Writer
 from deltasync.settings import Settings
 from deltasync.table import SourceTable, TableId
+
+# A leading worker asks for moves by hand every 2 s; Kafka may keep it from that for half a minute.
+_SILENT_S_MAX = 60
 
 
 class Replica:
@@ -95,14 +99,38 @@ class Replica:
                 raise
             return f"the replica refuses to follow its change: {describe(error)}"
 
+    def _take_lead(self, connection: psycopg.Connection) -> None:
+        if not _lead(connection, self._settings.pipeline):
+            self.close()
+            raise StandbyError(
+                f"Another worker applies the pipeline {self._settings.pipeline}, and one has to have all of it where "
+                'consistency = "transaction".',
+                remedy="Start deltasync run again to stand by: it takes over when the other one has ended.",
+            )
+
     def _begin(self) -> _Transaction:
         if self._connection is None:
             self._connection = open_replica(self._settings, name="run")
+            if self._settings.consistency == "transaction":
+                self._take_lead(driver(self._connection))
             ordered = self._settings.replica.constraints == "ordered"
             if not ordered:
                 _take_replica_role(driver(self._connection))
             self._writer = Writer(driver(self._connection), ordered=ordered)
         return _Transaction(self, self._connection)
+
+
+def _lead(connection: psycopg.Connection, pipeline: str) -> bool:
+    """Be the one worker of a pipeline as long as the session lasts; False where another one is.
+
+    The server ends the session of a worker that is frozen, so that another one can go on.
+    """
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"deltasync {pipeline}"]
+    ).fetchone()
+    connection.execute(sql.SQL("SET idle_session_timeout = {}").format(f"{_SILENT_S_MAX}s"))
+    connection.commit()
+    return row is not None and bool(row[0])
 
 
 def _take_replica_role(connection: psycopg.Connection) -> None:

@@ -1,0 +1,240 @@
+"""Transactions are put together again from their partitions: whole, in order, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+from tests.unit.make import envelope, record
+
+from deltasync.change import Op, Partition, Record
+from deltasync.errors import RecordError
+from deltasync.progress import Progress
+from deltasync.transactions import Transactions, Unit, changes_of, is_partly_applied
+
+ENDS = Partition("p.transaction", 0)
+A, B = Partition("p.shop.a", 0), Partition("p.shop.a", 1)
+# A transaction's number is where the one before it ended; it ends at the next hundred.
+_NEW = {ENDS: Progress(), A: Progress(), B: Progress()}
+
+
+class Log:
+    """What the partitions hold, and what of it is applied."""
+
+    def __init__(self, *, rows_max: int = 100, at: Mapping[Partition, Progress] | None = None) -> None:
+        self.at = dict(at or _NEW)
+        self.transactions = Transactions(ENDS, rows_max, 10_000)
+        self._offsets: dict[Partition, int] = {p: progress.next_offset for p, progress in self.at.items()}
+
+    def put(self, partition: Partition, value: object, *, moves: bool = False) -> Record:
+        found = record(value, self._offsets[partition], partition=partition)
+        self._offsets[partition] += 1
+        return found._replace(moves=moves)
+
+    def change(self, partition: Partition, number: int, order: int, op: str = "u", **more: bool) -> Record:
+        place = number * 100
+        value = envelope(op, sequence=f'["{place}","{place + order}"]', ts_us=place * 1000)
+        value["transaction"] = {"id": f"{number}:{place + order}", "total_order": order, "data_collection_order": 1}
+        return self.put(partition, value, **more)
+
+    def read(self, partition: Partition, place: int = 1) -> Record:
+        return self.put(partition, envelope("r", sequence=f'[null,"{place}"]'))
+
+    def end(self, number: int, count: int) -> Record:
+        tables = [{"data_collection": "shop.a", "event_count": count}]
+        end = {"status": "END", "id": f"{number}:{number * 100 + 100}", "event_count": count, "ts_ms": number * 100}
+        return self.put(ENDS, {**end, "data_collections": tables})
+
+    def taken(self, *records: Record) -> list[Unit]:
+        """What can be applied once these have come, and is then."""
+        assert self.transactions.take(records, self.at)
+        units = list(self.transactions.ready())
+        self.at.update({read.partition: read.progress for unit in units for read in unit.reads})
+        return units
+
+
+def _orders(units: Sequence[Unit]) -> list[list[int]]:
+    """The numbers of the changes in each transaction."""
+    return [[r.change.order or 0 for r in unit.reads if r.change] for unit in units if unit.end is not None]
+
+
+def test_a_transaction_is_applied_whole_and_in_order() -> None:
+    """However late a partition is, and whichever comes first."""
+    log = Log()
+
+    assert log.taken(log.end(1, 3), log.change(B, 1, 2)) == []
+    assert log.taken(log.change(A, 1, 1)) == []
+    assert _orders(log.taken(log.change(A, 1, 3))) == [[1, 2, 3]]
+    assert log.at[ENDS].watermark == (200, 200)
+    assert [log.at[p].next_offset for p in (ENDS, A, B)] == [1, 2, 1]
+
+
+def test_transactions_follow_their_ends() -> None:
+    """One that is complete waits for the one that was committed before it."""
+    log = Log()
+
+    assert log.taken(log.change(B, 2, 1), log.end(1, 1), log.end(2, 1)) == []
+    assert _orders(log.taken(log.change(A, 1, 1))) == [[1], [1]]
+
+
+def test_nothing_is_applied_before_its_end_is_known() -> None:
+    log = Log()
+
+    assert log.taken(log.change(A, 1, 1)) == []
+
+
+def test_reads_go_at_once_unless_something_waits_before_them() -> None:
+    log = Log()
+
+    assert [len(unit.reads) for unit in log.taken(log.read(A), log.read(B))] == [1, 1]
+    assert log.taken(log.change(A, 1, 1), log.read(A)) == []
+    assert [unit.end is None for unit in log.taken(log.end(1, 1))] == [False]
+    assert log.at[A].next_offset == 3
+
+
+def test_what_comes_again_counts_once() -> None:
+    """A connector that died in a transaction repeats its last changes, and ends."""
+    log = Log()
+    again = [log.change(A, 1, 1), log.change(B, 1, 2), log.change(A, 1, 1), log.change(B, 1, 2)]
+
+    assert log.taken(*again, log.end(1, 3)) == []
+    assert _orders(log.taken(log.change(A, 1, 3), log.end(1, 3))) == [[1, 2, 3]]
+    assert log.taken(log.change(A, 2, 1), log.end(1, 3), log.end(2, 1))[-1].end is not None
+
+
+def test_what_was_applied_is_skipped_truncates_and_reads_too() -> None:
+    log = Log()
+    first = [log.read(A), log.change(A, 1, 1), log.change(A, 1, 2, "t"), log.end(1, 2)]
+    assert _orders(log.taken(*first)) == [[1, 2]]
+
+    units = log.taken(log.read(A), log.change(A, 1, 1), log.change(A, 1, 2, "t"), log.end(1, 2))
+    assert [read.change for unit in units for read in unit.reads] == [None] * 4
+    assert log.at[A] == log.at[A]._replace(next_offset=6, skipped=3)
+
+
+def test_positions_without_a_first_half_are_told_by_their_place() -> None:
+    """The connector's first transaction comes again, or a new one begins after its offsets were lost."""
+    log = Log()
+    log.taken(log.change(A, 5, 1), log.end(5, 1))
+    old = envelope("u", sequence='[null,"501"]', ts_us=500_000)
+    new = envelope("u", sequence='[null,"601"]', ts_us=600_000)
+    old["transaction"] = {"id": "5:501", "total_order": 1}
+    new["transaction"] = {"id": "6:601", "total_order": 1}
+
+    (skipped,) = log.taken(log.put(A, old))
+    assert skipped.reads[0].change is None
+    assert _orders(log.taken(log.put(A, new), log.end(6, 1))) == [[1]]
+
+
+def test_messages_count() -> None:
+    """They change nothing, and have a number in their transaction."""
+    log = Log()
+    message = envelope("m", schema="", table="", sequence='["100","101"]')
+    message["transaction"] = {"id": "1:101", "total_order": 1}
+
+    assert _orders(log.taken(log.put(B, message), log.change(A, 1, 2), log.end(1, 2))) == [[2]]
+    assert log.at[B].next_offset == 1
+
+
+def test_a_key_change_is_one_change_across_partitions() -> None:
+    log = Log()
+    gone, come = log.change(A, 1, 1, "d", moves=True), log.change(B, 1, 2, "c")
+    come = come._replace(value=(come.value or b"").replace(b'\\"102\\"', b'\\"101\\"'), key=b'{"id":2}')
+
+    (unit,) = log.taken(come, gone, log.end(1, 2))
+    found = changes_of(unit.reads)
+    assert found[0] is None
+    assert found[1] is not None
+    assert (found[1].op, found[1].key, found[1].old_key) == (Op.CREATE, b'{"id":2}', b'{"id":1}')
+
+
+def test_what_cannot_be_read_stops_behind_what_was_before_it() -> None:
+    log = Log()
+
+    assert log.taken(log.change(A, 1, 1), log.put(A, b"?"), log.change(A, 2, 1), log.end(2, 1)) == []
+    assert (log.transactions.cuts(), [cut.offset for cut in log.transactions.obstacles()]) == ([], [1])
+
+
+def test_records_without_a_transaction_are_refused() -> None:
+    log = Log()
+    log.taken(log.put(A, envelope("c")))
+
+    (cut,) = log.transactions.cuts()
+    assert "tells no transaction" in cut.error.what
+
+
+def test_a_source_that_was_replaced_stops() -> None:
+    """An older place with a later commit, of a change and of an end."""
+    log = Log()
+    log.taken(log.change(A, 5, 1), log.end(5, 1))
+    later = envelope("u", sequence='["300","301"]', ts_us=900_000)
+    later["transaction"] = {"id": "3:301", "total_order": 1}
+    end = {"status": "END", "id": "3:400", "event_count": 1, "ts_ms": 900}
+    log.taken(log.put(A, later), log.put(ENDS, end))
+
+    assert ["was replaced" in cut.error.what for cut in log.transactions.cuts()] == [True, True]
+
+
+def test_a_transaction_that_never_ended_is_not_stepped_over() -> None:
+    log = Log()
+
+    with pytest.raises(RecordError, match="has no end"):
+        log.taken(log.change(A, 1, 1), log.change(A, 2, 1), log.end(2, 1))
+
+
+def test_partitions_that_are_ahead_are_not_read() -> None:
+    """But those of the transaction that is next are, whatever is kept; and the ends always."""
+    log = Log(rows_max=3)
+    log.taken(log.change(A, 1, 1), log.change(A, 2, 1), log.change(B, 1, 2))
+    assert log.transactions.ahead() == {A, B}
+
+    log.taken(log.end(1, 3))
+    assert log.transactions.ahead() == {A}
+    assert log.transactions.next_offset(A) == 2
+    log.taken(log.change(B, 1, 3))
+    assert log.transactions.ahead() == set()
+
+
+def test_a_partition_that_went_is_forgotten() -> None:
+    """Revoked, blocked, or moved by hand: what was read of it is read again."""
+    log = Log()
+    log.taken(log.change(A, 1, 1), log.change(B, 1, 2))
+    log.at.pop(B)
+    log.taken(log.end(1, 2))
+    log.at[B] = Progress()
+    log._offsets[B] = 0  # noqa: SLF001 - it is read from the ledger again
+
+    assert log.taken() == []
+    assert _orders(log.taken(log.change(B, 1, 2))) == [[1, 2]]
+
+
+def test_without_the_ends_nobody_knows_what_comes_again() -> None:
+    """Then nothing is taken, and everything is read again when they are back."""
+    log = Log()
+    log.taken(log.change(A, 1, 1), log.end(1, 1))
+    ends = log.at.pop(ENDS)
+    again = log.change(A, 1, 1)
+    assert not log.transactions.take([again], log.at)
+
+    log.at[ENDS] = ends
+    (unit,) = log.taken(again)
+    assert unit.reads[0].change is None
+
+
+def test_ends_that_come_late_have_what_was_taken_before_read_again() -> None:
+    at = {A: Progress()}
+    log = Log(at={**_NEW, ENDS: Progress(3, (200, 200), 100_999)})
+    again = log.change(A, 1, 1)
+    assert log.transactions.take([again], at)
+    assert not log.transactions.take([], log.at)
+
+
+def test_progress_of_the_other_mode_shows() -> None:
+    """A change was applied behind the last transaction that was applied whole."""
+    ends, new = Progress(5, (200, 200), 100_000), Progress(5)
+    streamed = Progress(5, (100, 150), 100_000)
+
+    assert is_partly_applied(new, [streamed])
+    assert is_partly_applied(ends, [streamed._replace(watermark=(200, 250))])
+    assert not is_partly_applied(ends, [streamed, new])
+    assert not is_partly_applied(new, [Progress(5, (None, 7), None)])

@@ -140,6 +140,11 @@ class Assignment:
         owned = self._ownership.get(partition)
         return owned is not None and owned.cut is not None and owned.cut.offset == offset
 
+    def has_behind(self, partition: Partition, offset: int) -> bool:
+        """True if the log is known to go on behind this record."""
+        end = self._consumer.end_offset(partition)
+        return end is not None and end > offset + 1
+
     def stop(self, partition: Partition, error: DeltasyncError) -> None:
         """Read a partition no further until its ledger is moved by hand, or it is assigned anew."""
         owned = self._ownership.get(partition)

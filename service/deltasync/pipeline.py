@@ -49,6 +49,7 @@ class Pipeline:
         self._replica = replica
         self._assignment = Assignment(settings.group, consumer, replica, metrics, lifecycle.clock)
         self._tables = self._known_as({})
+        self._polled: Sequence[Record] = ()
         self.failing: str | None = None
         self._failing_since: float | None = None
         self._failed_at = 0.0
@@ -100,6 +101,7 @@ class Pipeline:
 
     def _work_off(self, records: Sequence[Record]) -> None:
         """Apply a poll's records: schema events first, since they decide how the other records are read."""
+        self._polled = records
         found = self._take(records)
         announcing = {one.partition for one in found.taken if one.event is not None}
         if announcing:
@@ -143,14 +145,20 @@ class Pipeline:
         """Read a partition no further than this record: until the row that it references has come, or for good.
 
         Where a unique value is still another row's, a batch that ended here may have cut a transaction that hands
-        it on: once more the batch begins here.
+        it on: once more the batch begins here, and again while records of other partitions leave no room for it.
         """
         blame = blamed(taken, error)
         awaits = lacks_parent(error) and self._settings.replica.constraints == "ordered"
-        if awaits or (lacks_room(error) and not self._assignment.waited(taken.partition, taken.offset)):
+        tried = self._assignment.waited(taken.partition, taken.offset) and not self._is_crowded(taken.partition)
+        if awaits or (lacks_room(error) and not tried):
             self._assignment.block(Cut(taken.partition, taken.offset, blame, waits=True, again=True), self._tables)
         else:
             self._assignment.stop(taken.partition, blame)
+
+    def _is_crowded(self, partition: Partition) -> bool:
+        """True where the batch ended in front of more records of this partition, and held some of others."""
+        mine = [record.offset for record in self._polled if record.partition == partition]
+        return len(mine) < len(self._polled) and self._assignment.has_behind(partition, mine[-1])
 
     def _apply(self, taken: Sequence[Taken]) -> None:
         changes = [one.change for one in taken if one.change is not None]

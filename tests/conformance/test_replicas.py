@@ -8,14 +8,14 @@ from typing import NamedTuple
 import pytest
 from tests.property.memory_store import MemoryStore
 from tests.property.postgres_store import PostgresStore
-from tests.property.world import Store
+from tests.property.store import Store
 from tests.unit.make import column
 
 from deltasync.change import Partition
 from deltasync.debezium.rows import Rows
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import FencedError, GapError, RecordError
-from deltasync.failure import Verdict, verdict
+from deltasync.failure import Verdict, lacks_room, verdict
 from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch, Replica
 from deltasync.progress import Claim, Progress, anew
@@ -172,6 +172,23 @@ def test_moves_take_what_did_not_travel(bench: Bench) -> None:
         bench.do(_plan(moves=(Moves(_rows({"id": "8", "a": "x"}), ("b",), _rows({"id": "9"})),)))
 
     assert bench.rows() == {("2", "x", "one"), ("1", "y", "two")}
+
+
+def test_unique_values_move_between_rows(bench: Bench) -> None:
+    """Of one batch, in any order, of rows that lack values, too; one that another row holds is refused."""
+    unique = Table("shop", "v", T.columns, ("id",))
+    bench.store.constrain(unique, (("a",),))
+    bench.do(events=(_event(2, unique),))
+    bench.do(_plan(table=unique, upserts=(_rows(_row("1", "x"), _row("2", "y"), _row("3", None), _row("4", None)),)))
+    bench.do(_plan(table=unique, upserts=(_rows(_row("1", "y"), _row("2", "x")),)))
+    bench.do(_plan(table=unique, updates=(_rows({"id": "1", "a": "x"}, {"id": "2", "a": "z"}),)))
+    bench.do(_plan(table=unique, deletes=_rows({"id": "2"}), upserts=(_rows(_row("5", "z")),)))
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - each database has its own errors
+        bench.do(_plan(table=unique, upserts=(_rows(_row("5", "x")),)))
+
+    assert lacks_room(caught.value)
+    found = {(row["id"], row["a"], row["b"]) for row in bench.store.rows("v", ("id", "a", "b"))}
+    assert found == {("1", "x", "b"), ("3", None, "b"), ("4", None, "b"), ("5", "z", "b")}
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,11 @@ class Connector:
         self._next = self._written = self._epoch = len(self._source.stream)
 
     def emit(self, count: int) -> None:
-        """Go on by so many changes."""
-        for event in self._source.stream[self._next : self._next + count]:
+        """Go on by so many changes, and to the end of those that only make sense together."""
+        stream, end = self._source.stream, self._next + count
+        while end < len(stream) and stream[end].together and stream[end - 1].transaction == stream[end].transaction:
+            end += 1
+        for event in stream[self._next : end]:
             partition = self._partition(event.table, event.key)
             if partition in self._held:
                 self._held[partition].append((self._next, event))
@@ -108,9 +111,13 @@ class Connector:
         """True where what follows may be applied a second time.
 
         Known (known.jsonl): behind null first halves all is applied again. An update that lacks values may not find
-        its row then, and a row that takes a new key without its large values takes those of another row.
+        its row then, a row that takes a new key without its large values takes those of another row, and a unique
+        value that a row had may be another's by now.
         """
         again = self._source.stream[start : self._written]
+        taken = {(event.table, value, event.key) for event in again for value in event.takes}
+        if len({one[:2] for one in taken}) < len(taken):
+            return False
         return not any(
             event.lacks and (event.op == "c" or any(e.table == event.table and e.op in "dt" for e in again[index:]))
             for index, event in enumerate(again)

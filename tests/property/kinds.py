@@ -57,6 +57,9 @@ INT4 = Kind("int4", "integer", lambda n: str(n % 3), lambda text, _: int(text))
 BOOL = Kind("bool", "boolean", lambda n: "ft"[n % 2], lambda text, _: text == "t")
 TEXT = Kind("text", "text", _phrase, lambda text, _: text, PLACEHOLDER)
 CODE = Kind("text", "text", lambda n: ("1", "1.0", f"{MARK}")[n % 3], lambda text, _: text)
+SPOT = Kind(
+    "text", "text", lambda n: f"{MARK} {n % 5} {_FILLER if n % 5 > 2 else ''}", lambda text, _: text, PLACEHOLDER
+)
 JSON = Kind("json", "json", lambda n: json.dumps({"a": _phrase(n)}), lambda text, _: text, PLACEHOLDER)
 NUMERIC = Kind(
     "numeric",
@@ -92,19 +95,29 @@ _TABLES: dict[str, tuple[dict[str, Kind], tuple[str, ...]]] = {
 NAMES = tuple(_TABLES)
 # Equal keys of these are equal bytes: their topics may have several partitions.
 SPREAD = ("item", "line")
+# A table with unique values beside its key.
+UNIQUE = "seat"
+_TABLES[UNIQUE] = ({"id": INT8, "spot": SPOT, "n": INT4, "flag": BOOL, "note": TEXT}, ("id",))
+_INDEXES = {UNIQUE: (("spot",), ("n", "flag"))}
 EXTRA = TEXT
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A simulated table: its kinds by column, its description."""
+    """A simulated table: its kinds by column, its description, the columns of its unique indexes."""
 
     kinds: dict[str, Kind]
     table: Table
+    unique: tuple[tuple[str, ...], ...] = ()
 
     @property
     def key(self) -> tuple[str, ...]:
         return self.table.primary_key
+
+    def taken(self, row: dict[str, str | None]) -> list[Hashable]:
+        """The unique values of a row; NULL takes nothing."""
+        found = ((columns, tuple(row[name] for name in columns)) for columns in self.unique)
+        return [one for one in found if None not in one[1]]
 
     def identity(self, row: dict[str, str | None]) -> Hashable:
         """What makes two keys one in PostgreSQL."""
@@ -126,7 +139,7 @@ def shape(name: str, extra: int = 0) -> Shape:
         )
         for column, kind in kinds.items()
     )
-    return Shape(kinds, Table("shop", name, columns, key))
+    return Shape(kinds, Table("shop", name, columns, key), _INDEXES.get(name, ()))
 
 
 def is_big(kind: Kind, text: str | None) -> bool:

@@ -8,12 +8,12 @@ from tests.property.source import Row
 
 from deltasync.change import Partition
 from deltasync.progress import Claim, Progress
-from deltasync.replica.memory import Database, OperationalError, Replica
-from deltasync.table import TableId
+from deltasync.replica.memory import Database, MemoryTable, OperationalError, Replica, Unique
+from deltasync.table import Table, TableId
 
 
 class MemoryStore:
-    """See `world.Store`."""
+    """See `store.Store`."""
 
     waits_for_locks = False
 
@@ -39,6 +39,9 @@ class MemoryStore:
 
     def place(self, partition: Partition, topic_id: str, offset: int) -> None:
         self._database.place(partition, Claim(topic_id, Progress(offset)), "a test")
+
+    def constrain(self, table: Table, unique: Unique) -> None:
+        self._database.tables[table.id] = MemoryTable(table, unique=unique)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -12,11 +12,13 @@ from deltasync.change import Partition
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
-from deltasync.replica import by_hand, ledger
+from deltasync.replica import by_hand, ddl, ledger
 from deltasync.replica.engine import alchemy, driver
+from deltasync.replica.memory import Unique
 from deltasync.replica.session import Replica
 from deltasync.replica.setup import setup
 from deltasync.settings import Settings, Source
+from deltasync.table import Table
 
 _OURS = ("ledger", "ledger_audit", "source_table", "source_canary")
 
@@ -53,7 +55,7 @@ class _Session(Replica):
 
 
 class PostgresStore:
-    """See `world.Store`. Sets the replica up; `clear` makes it new."""
+    """See `store.Store`. Sets the replica up; `clear` makes it new."""
 
     waits_for_locks = True
 
@@ -91,6 +93,17 @@ class PostgresStore:
     def place(self, partition: Partition, topic_id: str, offset: int) -> None:
         with self._core.begin():
             by_hand.place(self._core, self._settings.pipeline, partition, Claim(topic_id, Progress(offset)), "a test")
+
+    def constrain(self, table: Table, unique: Unique) -> None:
+        self._admin.execute("CREATE SCHEMA IF NOT EXISTS shop")
+        owner = self._settings.pipeline
+        self._admin.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS shop AUTHORIZATION {}").format(sql.Identifier(owner)))
+        self._admin.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner)))
+        ddl.execute(self._admin, ddl.create_table(table))
+        for columns in unique:
+            names = sql.SQL(", ").join(map(sql.Identifier, columns))
+            self._admin.execute(sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(sql.Identifier(*table.id), names))
+        self._admin.execute("RESET ROLE")
 
     def clear(self) -> None:
         self._admin.execute("DROP SCHEMA IF EXISTS shop CASCADE")

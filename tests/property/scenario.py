@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from tests.property.kinds import NAMES, SPREAD
+from tests.property.kinds import NAMES, SPREAD, UNIQUE
 from tests.property.statements import STATEMENTS
 
 Op = tuple[str, int, int, int]
@@ -32,6 +32,10 @@ _STATEMENTS = {
 }
 # How often a table's topic has several partitions.
 _SPREAD = 0.3
+# How often a table has unique values beside its key.
+_UNIQUE = 0.3
+# A batch of so many records holds what only makes sense together.
+_TOGETHER = 5
 _FLOW = {"emit": 12, "step": 24, "noise": 1}
 _FAULTS = {
     "arm": 12,
@@ -74,6 +78,9 @@ def scenario(seed: int) -> Scenario:
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
     """What not every source has."""
+    if rng.random() < _UNIQUE:
+        exchanges = {"exchange": 2, "exchange at once": int(found.rows_max >= _TOGETHER)}
+        found = found._replace(tables=(*found.tables[:-1], UNIQUE), ops=_among(rng, found.ops, exchanges))
     spread = tuple(name for name in found.tables if name in SPREAD and rng.random() < _SPREAD)
     return found._replace(spread=spread, partitions=rng.choice((2, 2, 3)))
 
@@ -104,6 +111,14 @@ def _some(rng: random.Random, weights: dict[str, int]) -> dict[str, int]:
 def _ops(rng: random.Random, count: int, weights: dict[str, int]) -> tuple[Op, ...]:
     names = rng.choices(list(weights), list(weights.values()), k=count)
     return tuple((name, rng.randrange(3), rng.randrange(30), rng.randrange(1000)) for name in names)
+
+
+def _among(rng: random.Random, ops: tuple[Op, ...], weights: dict[str, int]) -> tuple[Op, ...]:
+    """The ops, with some of others among them."""
+    found = list(ops)
+    for op in _ops(rng, rng.randint(1, 1 + len(ops) // 6), weights):
+        found.insert(rng.randint(0, len(found)), op)
+    return tuple(found)
 
 
 def is_statement(op: Op) -> bool:

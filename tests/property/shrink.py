@@ -12,7 +12,8 @@ from tests.property.kinds import MARK
 from tests.property.memory_store import MemoryStore
 from tests.property.scenario import Op, Scenario, is_statement
 from tests.property.scenario import scenario as of_seed
-from tests.property.world import BrokenError, HaltedError, Store, World
+from tests.property.store import Store
+from tests.property.world import BrokenError, HaltedError, World
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -18,7 +18,8 @@ Key = tuple[str, Hashable]
 class Event(NamedTuple):
     """One change in the order of the stream: `key` and `after` are JSON.
 
-    `lacks` tells that values did not travel, `moves` that the row goes on under another key.
+    `lacks` tells that values did not travel, `moves` that the row goes on under another key, `takes` which unique
+    values the row has then, `together` that it does not fit in without the next ones.
     """
 
     transaction: int
@@ -30,6 +31,8 @@ class Event(NamedTuple):
     after: str | None
     lacks: bool = False
     moves: bool = False
+    takes: tuple[Hashable, ...] = ()
+    together: bool = False
 
 
 class _Transaction:
@@ -37,6 +40,7 @@ class _Transaction:
         self.events: list[Event] = []
         self.touched: set[Key] = set()
         self.truncated: set[str] = set()
+        self.values: set[Key] = set()  # unique ones that it took or gave up
 
 
 class Source:
@@ -68,14 +72,23 @@ class Source:
         """One INSERT, or COPY where there are more rows: they share one place in the log."""
         found = {self.shapes[name].identity(row): row for row in rows}
         fresh = {identity: row for identity, row in found.items() if identity not in self._rows[name]}
-        if not fresh or not self._lock(session, name, fresh):
+        if not fresh or not self._lock(session, name, fresh) or not self._take(session, name, {}, fresh):
             return
         lsn = self._write()
         for identity, row in fresh.items():
             self._rows[name][identity] = row
-            self._log(session, lsn, name, "c", self._key(name, row), self._image(name, row))
+            takes = self.shapes[name].taken(row)
+            self._log(session, lsn, name, "c", self._key(name, row), self._image(name, row), takes=takes)
 
-    def update(self, session: int, name: str, identity: Hashable, changes: Row) -> None:
+    def exchange(self, session: int, name: str, identities: Sequence[Hashable], columns: Iterable[str]) -> None:
+        """UPDATE of rows that pass values on to the next; a deferred index looks at them when all is done."""
+        if not self._lock(session, name, identities):
+            return
+        values = [{column: self._rows[name][identity][column] for column in columns} for identity in identities]
+        for identity, value in zip(identities, (values[-1], *values), strict=False):
+            self.update(session, name, identity, value, deferred=True)
+
+    def update(self, session: int, name: str, identity: Hashable, changes: Row, *, deferred: bool = False) -> None:
         """UPDATE of one row; one that changes the key becomes a delete and an insert."""
         before = self._rows[name].get(identity)
         if before is None:
@@ -88,19 +101,23 @@ class Source:
             return
         if (moved != identity and moved in self._rows[name]) or not self._lock(session, name, (identity, moved)):
             return
+        if not self._take(session, name, {identity: before}, {moved: after}, deferred=deferred):
+            return
         lsn = self._write()
-        image = self._image(name, after, lacking)
+        image, takes = self._image(name, after, lacking), self.shapes[name].taken(after)
         del self._rows[name][identity]
         self._rows[name][moved] = after
         if old == new:
-            self._log(session, lsn, name, "u", new, image, lacks=bool(lacking))
+            self._log(session, lsn, name, "u", new, image, lacks=bool(lacking), takes=takes, together=deferred)
         else:
             self._log(session, lsn, name, "d", old, None, moves=True)
-            self._log(session, lsn, name, "c", new, image, lacks=bool(lacking))
+            self._log(session, lsn, name, "c", new, image, lacks=bool(lacking), takes=takes, together=deferred)
 
     def delete(self, session: int, name: str, identity: Hashable) -> None:
         row = self._rows[name].get(identity)
         if row is None or not self._lock(session, name, (identity,)):
+            return
+        if not self._take(session, name, {identity: row}, {}):
             return
         del self._rows[name][identity]
         self._log(session, self._write(), name, "d", self._key(name, row), None)
@@ -226,6 +243,30 @@ class Source:
         self._open.setdefault(session, _Transaction()).touched |= keys
         return True
 
+    def _take(
+        self,
+        session: int,
+        name: str,
+        gone: Mapping[Hashable, Row],
+        rows: Mapping[Hashable, Row],
+        *,
+        deferred: bool = False,
+    ) -> bool:
+        """Give the unique values of rows up for those of others; False where one is taken, or waited for."""
+        shape = self.shapes[name]
+        freed = {value for row in gone.values() for value in shape.taken(row)}
+        wanted = [value for row in rows.values() for value in shape.taken(row)]
+        if not freed and not wanted:
+            return True
+        held = {v for identity, row in self._rows[name].items() if identity not in gone for v in shape.taken(row)}
+        values = {(name, value) for value in freed.union(wanted)}
+        others = [transaction for number, transaction in self._open.items() if number != session]
+        is_taken = len(set(wanted)) < len(wanted) or held.intersection(wanted)
+        if (is_taken and not deferred) or any(values & other.values for other in others):
+            return False
+        self._open[session].values |= values
+        return True
+
     def _is_used(self, session: int, name: str) -> bool:
         others = [transaction for number, transaction in self._open.items() if number != session]
         return any(name in o.truncated or any(key[0] == name for key in o.touched) for o in others)
@@ -246,8 +287,10 @@ class Source:
         *,
         lacks: bool = False,
         moves: bool = False,
+        takes: Iterable[Hashable] = (),
+        together: bool = False,
     ) -> None:
-        event = Event(0, lsn, 0, self.shapes[name].table.id, op, key, after, lacks, moves)
+        event = Event(0, lsn, 0, self.shapes[name].table.id, op, key, after, lacks, moves, tuple(takes), together)
         self._open.setdefault(session, _Transaction()).events.append(event)
 
     def _untouched(self, name: str, before: Row, after: Row) -> frozenset[str]:

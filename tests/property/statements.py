@@ -54,6 +54,24 @@ def chain(source: Source, session: int, table: int, n: int) -> None:
     _rotate(source, session, table, n, 3)
 
 
+def exchange(source: Source, session: int, table: int, n: int) -> None:
+    """Rows pass a unique value on to the next, the first of them through NULL."""
+    name, chosen, columns = _exchanged(source, table, n)
+    if chosen:
+        values = [{column: source.row(name, identity)[column] for column in columns} for identity in chosen]
+        source.update(session, name, chosen[0], dict.fromkeys(columns))
+        for identity, value in zip(chosen[1:], values, strict=False):
+            source.update(session, name, identity, value)
+        source.update(session, name, chosen[0], values[-1])
+
+
+def exchange_at_once(source: Source, session: int, table: int, n: int) -> None:
+    """Rows pass a unique value on to the next, which fits in only when all have."""
+    name, chosen, columns = _exchanged(source, table, n)
+    if chosen:
+        source.exchange(session, name, chosen, columns)
+
+
 def reinsert(source: Source, session: int, table: int, n: int) -> None:
     """Delete a row, and insert another with its key."""
     name, found = _rows(source, table)
@@ -107,6 +125,8 @@ STATEMENTS: dict[str, Callable[[Source, int, int, int], None]] = {
     "rekey": rekey,
     "swap": swap,
     "chain": chain,
+    "exchange": exchange,
+    "exchange at once": exchange_at_once,
     "reinsert": reinsert,
     "churn": churn,
     "truncate": truncate,
@@ -151,3 +171,12 @@ def _rotate(source: Source, session: int, table: int, n: int, count: int) -> Non
     for i in range(1, count):
         source.update(session, name, chosen[i], keys[i - 1])
     source.update(session, name, shape.identity(free), keys[-1])
+
+
+def _exchanged(source: Source, table: int, n: int) -> tuple[str, list[Hashable], tuple[str, ...]]:
+    """Which rows exchange the values of which unique index; no rows where there is none, or too few."""
+    name, found = _rows(source, table)
+    shape, count = source.shapes[name], 2 + n % 2
+    if not shape.unique or len(found) < count:
+        return name, [], ()
+    return name, [found[(n + i) % len(found)] for i in range(count)], shape.unique[n // 2 % len(shape.unique)]

@@ -136,6 +136,21 @@ def _keys_go_astray(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(intake, "_take_one", lambda record, at, tables, _spread: _TAKE_ONE(record, at, tables, ()))
 
 
+def _nothing_is_replaced(patch: pytest.MonkeyPatch) -> None:
+    def replace(_table: replica.MemoryTable, _upserts: object, _updates: object) -> int:
+        raise replica.NotUniqueError
+
+    patch.setattr(replica.MemoryTable, "_replace", replace)
+
+
+def _cut_exchanges_stop(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Assignment, "waited", lambda _assignment, _partition, _offset: True)
+
+
+def _crowds_stop(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Assignment, "has_behind", lambda _assignment, _partition, _offset: False)
+
+
 def _reads_are_skipped(patch: pytest.MonkeyPatch) -> None:
     _older(patch, lambda at, change: _older_read(at, change) or _IS_OLDER(at, change))
 
@@ -161,6 +176,9 @@ GUARDS: dict[str, Patch] = {
     "a key change is one change": _old_keys_are_not_told,
     "its halves go to several partitions": _halves_are_awaited_anywhere,
     "equal keys are in one partition": _keys_go_astray,
+    "rows are replaced where a unique value moves among them": _nothing_is_replaced,
+    "a batch begins again where it cut an exchange": _cut_exchanges_stop,
+    "and again where others left no room": _crowds_stop,
     "reads are never skipped": _reads_are_skipped,
 }
 CASES = {

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from tests.property.connector import PREFIX, Connector
-from tests.property.kinds import PLACEHOLDER
+from tests.property.kinds import PLACEHOLDER, UNIQUE
 from tests.property.scenario import Op, Scenario
 from tests.property.source import Row, Source
 from tests.property.statements import STATEMENTS
+from tests.property.store import Store
 
 from deltasync.change import Partition, Record, ends_in_half
 from deltasync.errors import UnreachableError
@@ -24,7 +25,6 @@ from deltasync.kafka.memory import Broker, Consumer, evenly
 from deltasync.lifecycle import Lifecycle
 from deltasync.monitor.metrics import Metrics
 from deltasync.pipeline import Pipeline
-from deltasync.ports import Replica
 from deltasync.progress import Progress
 from deltasync.settings import Settings
 
@@ -53,28 +53,6 @@ class BrokenError(AssertionError):
 
 class HaltedError(Exception):
     """A partition stopped rather than guess (see `_HALTS`)."""
-
-
-class Store(Protocol):
-    """The replica that outlives its sessions. Where a lock is waited for, nothing else would happen meanwhile."""
-
-    waits_for_locks: bool
-
-    def session(self, at: Callable[[str], object] = ...) -> Replica:
-        """A session that calls `at` with the place where it is (see `replica.memory.Replica`)."""
-
-    def fail(self) -> Exception:
-        """What this database raises where it ends a session."""
-
-    def end(self, session: Replica) -> None:
-        """End a session's transaction from the server's side."""
-
-    def rows(self, table: str, columns: Sequence[str]) -> list[Row]: ...
-
-    def ledger(self) -> dict[Partition, Progress]: ...
-
-    def place(self, partition: Partition, topic_id: str, offset: int) -> None:
-        """Move the ledger by hand."""
 
 
 class Clock:
@@ -204,6 +182,9 @@ class World:
         self._beats: list[int] = []
         self._poison: set[tuple[Partition, int]] = set()
         self._source = Source(scenario.tables, scenario.full, scenario.spread)
+        for shape in self._source.shapes.values():
+            if shape.unique:
+                store.constrain(shape.table, shape.unique)
         partitions = dict.fromkeys(scenario.spread, scenario.partitions)
         self._connector = Connector(self._source, self.broker, tombstones=scenario.tombstones, partitions=partitions)
         self._ops: deque[Op] = deque(scenario.before)
@@ -312,7 +293,8 @@ class World:
         found = sorted(self.store.ledger().items())
         if found:
             partition, progress = found[where % len(found)]
-            self._move(partition, progress.next_offset if n % 2 else 0)
+            is_unique = partition.topic.endswith(f".{UNIQUE}")  # what a row had there may be another's by now
+            self._move(partition, progress.next_offset if n % 2 or is_unique else 0)
 
     def _move(self, partition: Partition, offset: int) -> None:
         log = self.broker.log(partition)

@@ -5,11 +5,11 @@ A transaction does all of its work at its end, at once; what can go wrong on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from deltasync.change import Partition
-from deltasync.debezium.rows import Rows
+from deltasync.debezium.rows import Rows, joined
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import GapError, RecordError, RefusedError
 from deltasync.plan import Moves, TablePlan
@@ -21,6 +21,7 @@ from deltasync.replica.tables import CANARY
 from deltasync.table import SourceTable, Table, TableId
 
 Row = Mapping[str, str | None]
+Unique = Sequence[Sequence[str]]
 
 
 class OperationalError(Exception):
@@ -35,33 +36,66 @@ class IntegrityError(OperationalError):
     """A row that the database refuses."""
 
 
-class MemoryTable:
-    """One table: what it is, and its rows by their keys. Never changed in place: a transaction makes another one."""
+class NotUniqueError(IntegrityError):
+    """A unique value is another row's."""
 
-    def __init__(self, table: Table, rows: Mapping[Hashable, Row] | None = None) -> None:
+    def __init__(self) -> None:
+        super().__init__("23505")
+
+
+class MemoryTable:
+    """One table: what it is, and its rows by their keys. Never changed in place: a transaction makes another one.
+
+    `unique` names the columns of each unique index beside the key: looked at with every row that is written.
+    """
+
+    def __init__(self, table: Table, rows: Mapping[Hashable, Row] | None = None, unique: Unique = ()) -> None:
         self.table = table
         self.rows = dict(rows or {})
+        self.unique = unique
         self._numeric = frozenset(c.name for c in table.columns if c.type.name == "numeric")
 
     def written(self, plan: TablePlan) -> tuple[MemoryTable, int]:
         """The table after a plan, and how many rows it wrote."""
-        moved = [self._whole(moves) for moves in plan.moves]
-        after = MemoryTable(self.table, {} if plan.truncate else self.rows)
-        count = sum(after._delete(row) for row in _each(plan.deletes))
-        for rows in (*plan.upserts, *moved):
-            after._once(rows)
-            count += sum(after._upsert(row) for row in _each(rows))
-        for rows in plan.updates:
-            after._once(rows)
-            count += sum(after._update(row) for row in _each(rows))
-        return after, count
+        upserts = [*plan.upserts, *(self._whole(moves) for moves in plan.moves)]
+        after = MemoryTable(self.table, {} if plan.truncate else self.rows, self.unique)
+        deleted = sum(after._delete(row) for row in _each(plan.deletes))
+        emptied = dict(after.rows)
+        try:
+            return after, deleted + after._put(upserts, plan.updates)
+        except NotUniqueError:
+            after.rows = emptied
+            return after, deleted + after._replace(upserts, plan.updates)
 
     def widened(self, table: Table) -> MemoryTable:
         """The table with the columns that this description has and it lacks, NULL in its rows."""
         added = tuple(column for column in table.columns if self.table.column(column.name) is None)
         empty: Row = {column.name: None for column in added}
         described = Table(table.schema, table.name, self.table.columns + added, self.table.primary_key)
-        return MemoryTable(described, {key: {**row, **empty} for key, row in self.rows.items()})
+        return MemoryTable(described, {key: {**row, **empty} for key, row in self.rows.items()}, self.unique)
+
+    def _put(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
+        count = 0
+        for rows in upserts:
+            self._once(rows)
+            count += sum(self._upsert(row) for row in _each(rows))
+        for rows in updates:
+            self._once(rows)
+            count += sum(self._update(row) for row in _each(rows))
+        return count
+
+    def _replace(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
+        """Write rows among which a unique value moves: whole, after those under their keys are gone."""
+        groups = joined([*upserts, *(self._completed(rows) for rows in updates)])
+        for rows in groups:
+            for row in _each(rows):
+                self._delete(row)
+        return self._put(groups, ())
+
+    def _completed(self, rows: Rows) -> Rows:
+        """Rows that lack values, whole: what did not travel is there under their keys."""
+        lacking = tuple(column.name for column in self.table.columns if column.name not in rows.columns)
+        return self._whole(Moves(rows, lacking, rows.only(self.table.primary_key)))
 
     def _whole(self, moves: Moves) -> Rows:
         """Rows that change their key, with what did not travel."""
@@ -90,7 +124,7 @@ class MemoryTable:
         for column in self.table.columns:
             if column.not_null and after[column.name] is None:
                 raise IntegrityError("23502")
-        self.rows[key] = after
+        self._keep(key, after)
         return before != after
 
     def _update(self, row: Row) -> bool:
@@ -99,8 +133,17 @@ class MemoryTable:
         if before is None:
             raise _missing(self.table)
         kept = {name: value for name, value in row.items() if name not in self.table.primary_key}
-        self.rows[key] = {**before, **kept}
+        self._keep(key, {**before, **kept})
         return True
+
+    def _keep(self, key: Hashable, row: Row) -> None:
+        """Write a row, unless a unique value of it is another row's; no two NULLs are equal."""
+        for columns in self.unique:
+            values = [row[name] for name in columns]
+            others = (other for other_key, other in self.rows.items() if other_key != key)
+            if None not in values and any([other[name] for name in columns] == values for other in others):
+                raise NotUniqueError
+        self.rows[key] = row
 
 
 class Database:

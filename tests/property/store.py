@@ -1,0 +1,39 @@
+"""What a scenario asks of a replica: the one in memory and PostgreSQL answer alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from tests.property.source import Row
+
+from deltasync.change import Partition
+from deltasync.ports import Replica
+from deltasync.progress import Progress
+from deltasync.replica.memory import Unique
+from deltasync.table import Table
+
+
+class Store(Protocol):
+    """The replica that outlives its sessions. Where a lock is waited for, nothing else would happen meanwhile."""
+
+    waits_for_locks: bool
+
+    def session(self, at: Callable[[str], object] = ...) -> Replica:
+        """A session that calls `at` with the place where it is (see `replica.memory.Replica`)."""
+
+    def fail(self) -> Exception:
+        """What this database raises where it ends a session."""
+
+    def end(self, session: Replica) -> None:
+        """End a session's transaction from the server's side."""
+
+    def rows(self, table: str, columns: Sequence[str]) -> list[Row]: ...
+
+    def ledger(self) -> dict[Partition, Progress]: ...
+
+    def place(self, partition: Partition, topic_id: str, offset: int) -> None:
+        """Move the ledger by hand."""
+
+    def constrain(self, table: Table, unique: Unique) -> None:
+        """Make a table with unique indexes, as an operator may before the first record comes."""

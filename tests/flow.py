@@ -20,6 +20,7 @@ from deltasync.connect.apply import apply
 from deltasync.connect.client import ConnectClient
 from deltasync.connect.template import load
 from deltasync.replica.setup import setup as replica_setup
+from deltasync.source.generated import generated
 from deltasync.source.setup import setup as source_setup
 from deltasync.source.snapshot import template_variables
 
@@ -120,7 +121,7 @@ class Flow:
     def start_connector(self, **changes: str) -> None:
         """Apply the shipped connector with changes, dots written as `__`; does not wait until it runs."""
         with ConnectClient(self.settings.connect.url or "") as client:
-            (wanted,) = load([], template_variables(self.settings))
+            (wanted,) = load([], template_variables(self.settings), generated(self.settings))
             changed = {key.replace("__", "."): value for key, value in changes.items()}
             apply(client, [wanted._replace(config={**wanted.config, **changed})])
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from deltasync.errors import SettingsError
+from deltasync.table import TableId
 
 PREFIX = "DELTASYNC_"
 FILE = "deltasync.toml"
@@ -155,6 +156,12 @@ class Monitor(_Section):
     canary_age_s_max: float = Field(10.0, gt=0)
 
 
+class TableRules(_Section):
+    """What is different for one table."""
+
+    on_unsupported: Literal["refuse", "skip-column"] = "refuse"
+
+
 class Settings(BaseSettings):
     """All that can be set."""
 
@@ -179,6 +186,7 @@ class Settings(BaseSettings):
     connect: Connect = Connect()
     batch: Batch = Batch()
     monitor: Monitor = Monitor()
+    tables: dict[TableName, TableRules] = Field(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
@@ -210,6 +218,12 @@ class Settings(BaseSettings):
     @property
     def connector(self) -> str:
         return f"{self.pipeline}-source"
+
+    @property
+    def skipping(self) -> frozenset[TableId]:
+        """The tables of which columns that cannot be carried exactly are left alone."""
+        named = (name for name, rules in self.tables.items() if rules.on_unsupported == "skip-column")
+        return frozenset(TableId(*name.split(".", 1)) for name in named)
 
     def variables(self) -> dict[str, str]:
         """What `${DELTASYNC_…}` stands for in a connector's template; passwords are left out.

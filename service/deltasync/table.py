@@ -61,6 +61,7 @@ class Column(Attribute, frozen=True, omit_defaults=True, kw_only=True):
     `base` is set for a domain: the type that it stands for in the end. `kind` is that type's pg_type.typtype
     (b, e, c, r, m), `extension` the one that it, or the element of an array, belongs to.
     `generated` is 's' or 'v', `identity` 'a' or 'd'.
+    `skipped`: it cannot be carried exactly, and its table's settings say to leave it alone on the replica.
     `collation_exact` is false where equal values may differ in text (a nondeterministic collation).
     """
 
@@ -72,6 +73,7 @@ class Column(Attribute, frozen=True, omit_defaults=True, kw_only=True):
     identity: str | None = None
     generated: str | None = None
     collation_exact: bool = True
+    skipped: bool = False
 
     @property
     def carrier(self) -> Attribute:
@@ -120,8 +122,12 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def stored_columns(self) -> tuple[Column, ...]:
-        """The columns whose values travel: generated ones are computed again on the replica."""
-        return tuple(c for c in self.columns if not c.generated)
+        """The columns whose values travel: the replica computes generated ones itself, skipped ones are left alone."""
+        return tuple(c for c in self.columns if not (c.generated or c.skipped))
+
+    @property
+    def skipped_columns(self) -> tuple[Column, ...]:
+        return tuple(c for c in self.columns if c.skipped)
 
     def column(self, name: str) -> Column | None:
         return next((c for c in self.columns if c.name == name), None)

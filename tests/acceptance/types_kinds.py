@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """A type. `streamed` are values that the initial snapshot would alter; `big` is an expression of a large one."""
+    """A type. `big` is an expression of a large value."""
 
     type: str
     values: tuple[str, ...]
     needs: str = ""
-    streamed: tuple[str, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()
     big: str | None = None
 

@@ -21,6 +21,7 @@ TYPES = """
     CREATE DOMAIN shop.label AS text CHECK (length(VALUE) < 30000);
     CREATE DOMAIN shop.short_label AS shop.label CHECK (VALUE <> 'bad');
     CREATE DOMAIN shop.moment AS timestamptz;
+    CREATE DOMAIN shop.day AS date;
     CREATE DOMAIN shop.feeling AS shop.mood;
     CREATE DOMAIN shop.code AS varchar(20);
     CREATE DOMAIN shop.flags AS bit(11);
@@ -106,9 +107,19 @@ BUILT_IN = (
     Kind("jsonb", ('{"a": 1.10, "b": null}', "[]", '"é\\n"', "null"), big=f"({BIG_JSON})::jsonb"),
     Kind(
         "date",
-        ("2024-02-29", "0001-01-01", "5874897-12-31", "1582-10-04", "1582-10-15", "infinity", "-infinity"),
-        streamed=("0044-03-15 BC", "4713-11-24 BC", "1582-10-10"),
-        keys=(("infinity", "-infinity"), ("2024-01-01", "2024-01-02")),
+        (
+            "2024-02-29",
+            "0001-01-01",
+            "5874897-12-31",
+            "1582-10-04",
+            "1582-10-15",
+            "infinity",
+            "-infinity",
+            "0044-03-15 BC",
+            "4713-11-24 BC",
+            "1582-10-10",
+        ),
+        keys=(("infinity", "-infinity"), ("0044-03-15 BC", "2024-01-02"), ("1582-10-10", "0044-03-15 BC")),
     ),
     Kind("time without time zone", ("00:00:00", "24:00:00", "12:34:56.000001", "23:59:59.999999")),
     Kind("time(3) without time zone", ("12:34:56.789", "24:00:00")),
@@ -226,6 +237,7 @@ USERS = (
     Kind("shop.short_label", ("héé",)),
     Kind("shop.moment", ("2024-02-29 12:34:56.789012+00", "infinity", "0044-03-15 12:00:00+00 BC")),
     Kind("shop.feeling", ("sad", "a,b")),
+    Kind("shop.day", ("2024-02-29", "0044-03-15 BC", "1582-10-10", "infinity", "-infinity")),
     Kind("shop.code", ("abc", "")),
     Kind("shop.bits", ("0001", ""), "raw", keys=(("0001", "001"),)),
     Kind("shop.opening", ("12:34:56.789+02",), "raw"),

@@ -67,7 +67,6 @@ def _value_tables(*, raw_text: bool) -> Iterator[Made]:
             shown, of_other = ", ".join(names), ", ".join(f"s.{one}" for one in names)
             nulls = ", ".join(f"{one} = NULL" for one in names)
             changes = (
-                _rows(name, [kind.streamed for kind in kinds], 500),
                 f"INSERT INTO {name} SELECT id + 1000, {shown} FROM {name} WHERE id < 1000",
                 f"INSERT INTO {name} (id) SELECT id + 2000 FROM {name} WHERE id < 1000",
                 f"UPDATE {name} t SET ({shown}) = ROW({of_other}) FROM {name} s WHERE t.id = s.id + 2000",
@@ -76,7 +75,7 @@ def _value_tables(*, raw_text: bool) -> Iterator[Made]:
                 f"UPDATE {name} SET id = 3002, {nulls} WHERE id = 2001",
                 f"DELETE FROM {name} WHERE id = 1002",
             )
-            yield Made(name, kinds, create, tuple(change for change in changes if change))
+            yield Made(name, kinds, create, changes)
 
 
 def _large_tables(*, raw_text: bool) -> Iterator[Made]:
@@ -146,10 +145,6 @@ _ALIKE = {
 }
 # Of values that no setting mends.
 _EXCEPT = {
-    "date": (
-        "but the initial snapshot alters dates before the year 1 and of 5 to 14 October 1582",
-        "the driver's dates have another calendar",
-    ),
     "timestamp without time zone": (
         "but not beyond 294247-01-10 04:00:54.775806",
         "Debezium counts microseconds in 64 bits",
@@ -168,8 +163,9 @@ both sides. What is refused is named by `deltasync source setup`, with the reaso
 
 Not in the run, as its servers lack them: `xml` (exact; the declaration is dropped by PostgreSQL itself). Never
 carried: `refcursor`, `bit` without a length, row types of tables, base types of no extension, domains over
-pgvector's types, and types of extensions that are not listed.
-Types beginning with `shop.` stand for those that users make.
+pgvector's types, and types of extensions that are not listed. Dates before the year 1 and of 5 to 14 October 1582 are
+exact in the snapshot by what `deltasync connectors plan` generates, if the table's name has no dot, comma, quote,
+bracket or backslash. Types beginning with `shop.` stand for those that users make.
 
 ¹ Without the jar an array of nothing but nulls stops its partition, and so does one of two dimensions. Other
 lower bounds are lost in Debezium without a trace.

@@ -11,8 +11,9 @@ from tests.integration.shop import Source
 
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.connect import connect
-from deltasync.postgres.types import unsupported
+from deltasync.postgres.types import skipping, unsupported
 from deltasync.source import position
+from deltasync.table import Table
 
 TYPES = """
     bool bytea date float4 float8 int2 int4 int8 json jsonb numeric text time timestamp timestamptz uuid varchar(9)
@@ -267,4 +268,14 @@ def test_the_database_and_the_code_refuse_the_same_types(source: Source, *, raw_
             assert sorted((row[0] or "").split("; ")) == sorted(unsupported(table, raw_text=raw_text) or [""]), (
                 table.name
             )
+        skip = {table.id for table in tables}
+        admin.execute(
+            "INSERT INTO deltasync.skipping_table SELECT schema_name, table_name, %s FROM"
+            " unnest(%s::text[], %s::text[]) AS t (schema_name, table_name)",
+            [source.settings.pipeline, [table.schema for table in tables], [table.name for table in tables]],
+        )
+        for table, marked in zip(tables, skipping(tables, skip, raw_text=raw_text), strict=True):
+            row = admin.execute("SELECT deltasync.skipping(%s)", [Jsonb(table.to_value())]).fetchone()
+            assert row is not None
+            assert Table.from_value(row[0]) == marked
     assert len(tables) > 2 * len(types)

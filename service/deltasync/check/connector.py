@@ -36,10 +36,12 @@ class Facts(NamedTuple):
     todo: Plan | None = None
 
 
-def load(files: Sequence[Path], variables: Mapping[str, str], name: str) -> Connector | DeltasyncError | None:
+def load(
+    files: Sequence[Path], variables: Mapping[str, str], generated: Mapping[str, str], name: str
+) -> Connector | DeltasyncError | None:
     """The connector of this name as its file says; why the files will not do; None where none of them has it."""
     try:
-        return next((one for one in template.load(files, variables) if one.name == name), None)
+        return next((one for one in template.load(files, variables, generated) if one.name == name), None)
     except DeltasyncError as error:
         return error
 

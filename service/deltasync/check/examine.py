@@ -23,6 +23,7 @@ from deltasync.kafka.admin import Admin
 from deltasync.postgres.connect import connect
 from deltasync.replica.engine import alchemy
 from deltasync.settings import Database, Settings
+from deltasync.source.generated import generated
 from deltasync.source.setup import pipeline_of
 from deltasync.source.snapshot import template_variables
 from deltasync.table import Table, TableId
@@ -141,7 +142,7 @@ class _Examination:
     def _connector(self) -> Iterator[Finding]:
         settings = self._settings
         name = settings.connector
-        wanted = connector.load(self._files, self._variables(), name)
+        wanted = connector.load(self._files, *self._variables(), name)
         yield from connector.judge_file(wanted, name)
         known = None if isinstance(wanted, DeltasyncError) else wanted
         with ConnectClient(settings.connect.url or "", retry_s_max=_CONNECT_RETRY_S) as client:
@@ -152,13 +153,13 @@ class _Examination:
             )
             yield from connector.judge(connector.read(client, name, known), agreed)
 
-    def _variables(self) -> dict[str, str]:
-        """The template's variables; the source's tables only where the service's role can ask for them."""
+    def _variables(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The template's variables and what is generated; of the tables only where the service's role can ask."""
         settings = self._settings
         if self._reader_gets_in:
-            return template_variables(settings)
+            return template_variables(settings), generated(settings)
         without = settings.model_copy(update={"source": settings.source.model_copy(update={"dsn": None})})
-        return {**template_variables(without), **settings.variables()}
+        return {**template_variables(without), **settings.variables()}, {}
 
     def _kafka(self) -> Iterator[Finding]:
         named: Iterable[TableId] = (table.id for table in self._captured or ())

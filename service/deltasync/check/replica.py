@@ -245,15 +245,16 @@ def _type(column: Column) -> str:
 
 
 def _own_column(table: Table, column: Column) -> Iterator[Finding]:
-    """A column of the replica's table that its source does not have, or has otherwise."""
+    """A column of the replica's table that its source does not have, or has otherwise, or whose values do not come."""
     id_, theirs = table.id, table.column(column.name)
     drop = f"ALTER TABLE {id_.sql} ALTER COLUMN {quoted(column.name)} DROP"
     where = f"The replica's {id_}: column {column.name}"
     why = "Rows could not be written: its partition would stop."
-    if theirs is None or theirs.generated:
+    if theirs is None or theirs.generated or theirs.skipped:
         by_itself = column.default is not None or column.identity or column.generated
-        if theirs is None and column.not_null and not by_itself:
-            what = f"{where} is not on the source, NOT NULL, and has no default."
+        if not (theirs and theirs.generated) and column.not_null and not by_itself:
+            whose = "is left alone" if theirs else "is not on the source"
+            what = f"{where} {whose}, NOT NULL, and has no default."
             yield _found(Gravity.REFUSED, what, why, f"{drop} NOT NULL;", id_)
         return
     if column.generated:

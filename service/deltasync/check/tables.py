@@ -13,7 +13,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from deltasync.finding import Area, Finding, Gravity
-from deltasync.postgres.types import unsupported
+from deltasync.postgres.types import left_alone, unsupported
 from deltasync.table import Table, TableId, quoted
 
 
@@ -150,14 +150,35 @@ def _exclude(table: TableId, instead: str) -> str:
     return f'{instead} Or leave the table out: exclude = ["{table}"] in [source], then `deltasync source setup`.'
 
 
+def _skip(table: TableId) -> str:
+    return f' Or leave the column alone: on_unsupported = "skip-column" in [tables."{table}"].'
+
+
 def _refused(table: TableId, what: str, why: str, remedy: str) -> Finding:
     return Finding(Gravity.REFUSED, Area.TABLES, what, why, remedy, table)
 
 
 def _not_carried(table: Table, *, raw_text: bool) -> Iterator[Finding]:
+    for problem in left_alone(table, raw_text=raw_text):
+        yield Finding(
+            Gravity.NOTE,
+            Area.TABLES,
+            f"{table.id}: {problem}.",
+            'It is left alone on the replica, by on_unsupported = "skip-column".',
+            mending(table, problem),
+            table.id,
+        )
     for problem in unsupported(table, raw_text=raw_text):
         if "differ only by case" not in problem:  # told of every table, captured or not
-            yield _refused(table.id, f"{table.id}: {problem}.", _NOT_EXACT, _exclude(table.id, mending(table, problem)))
+            remedy = _exclude(table.id, mending(table, problem))
+            if may_be_skipped(table, problem):
+                remedy += _skip(table.id)
+            yield _refused(table.id, f"{table.id}: {problem}.", _NOT_EXACT, remedy)
+
+
+def may_be_skipped(table: Table, problem: str) -> bool:
+    """True where the sentence is about a column that the table can do without: not of its key; pure."""
+    return any(problem.startswith(f"column {c.name}: ") for c in table.columns if c.name not in table.primary_key)
 
 
 def mending(table: Table, problem: str) -> str:

@@ -23,6 +23,7 @@ from deltasync.connect.reconcile import Plan, Step
 from deltasync.connect.status import Condition, Status
 from deltasync.errors import SettingsError
 from deltasync.settings import Settings
+from deltasync.source.generated import generated
 from deltasync.source.snapshot import template_variables
 
 app = typer.Typer(help="Configure and watch Debezium's connectors in Kafka Connect.", no_args_is_help=True)
@@ -102,7 +103,7 @@ def plan(file: Files = None, as_json: AsJson = False) -> None:
     Example: `deltasync connectors plan --file connectors/`
     """
     with _open() as (found, client):
-        plans = reconciling.check(client, template.load(file or [], template_variables(found)))
+        plans = reconciling.check(client, template.load(file or [], template_variables(found), generated(found)))
     _print_plans(plans, as_json=as_json)
     if any(todo.step is not Step.NOTHING for todo in plans):
         raise typer.Exit(1)
@@ -118,7 +119,7 @@ def apply(file: Files = None, timeout: Timeout = 60.0, as_json: AsJson = False) 
     Example: `deltasync connectors apply --file mine.json --timeout 120`
     """
     with _open() as (found, client):
-        wanted = template.load(file or [], template_variables(found))
+        wanted = template.load(file or [], template_variables(found), generated(found))
         before = {connector.name: reconciling.find_status(client, connector.name) for connector in wanted}
         plans = reconciling.apply(client, wanted)
         if not as_json:

@@ -71,6 +71,8 @@ def _shown(found: Lag, note: str) -> Group:
     )
     for one in found.tables:
         table.add_row(*_row(one.table, one.records, one.seconds, one.rate, one.state))
+        if one.skipped:
+            table.add_row(Text(f"  left alone: {', '.join(one.skipped)}", style="yellow"))
     for control in found.partitions:
         if control.control:
             row = _row(f"({control.table})", control.records, control.seconds, control.rate, control.state)

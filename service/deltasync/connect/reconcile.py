@@ -12,7 +12,7 @@ from deltasync.connect.template import Connector
 SNAPSHOT_MODE = "snapshot.mode"
 INITIAL, NO_DATA = "initial", "no_data"
 # Read by a connector's first start alone, and generated from tables that come and go: no change later on.
-_FIRST_START_ONLY = "snapshot.include.collection.list"
+_FIRST_START_ONLY = ("snapshot.include.collection.list", "snapshot.select.statement.overrides")
 
 
 class Step(StrEnum):
@@ -46,9 +46,8 @@ def continued(wanted: Connector, actual: Mapping[str, str], *, streaming: bool) 
     are there, while those that were deleted meanwhile would stay on the replica for ever. With `no_data` the
     connector goes on at its slot.
     """
-    config = {key: value for key, value in wanted.config.items() if key != _FIRST_START_ONLY}
-    if _FIRST_START_ONLY in actual:
-        config[_FIRST_START_ONLY] = actual[_FIRST_START_ONLY]
+    config = {key: value for key, value in wanted.config.items() if not key.startswith(_FIRST_START_ONLY)}
+    config |= {key: value for key, value in actual.items() if key.startswith(_FIRST_START_ONLY)}
     if config.get(SNAPSHOT_MODE) == INITIAL and (streaming or actual.get(SNAPSHOT_MODE) == NO_DATA):
         config[SNAPSHOT_MODE] = NO_DATA
     return wanted._replace(config=config)

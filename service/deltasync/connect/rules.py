@@ -118,6 +118,11 @@ class Agreed(NamedTuple):
     transactions: bool = False
 
 
+def is_postgres(config: Mapping[str, str]) -> bool:
+    """True for Debezium's connector for PostgreSQL."""
+    return config.get("connector.class") in _POSTGRES
+
+
 def check(name: str, config: Mapping[str, str], agreed: Agreed) -> None:
     """Refuse a PostgreSQL connector that could lose or alter a value. Others are not judged.
 
@@ -136,7 +141,7 @@ def check(name: str, config: Mapping[str, str], agreed: Agreed) -> None:
 
 def refusals(config: Mapping[str, str], agreed: Agreed) -> list[Refusal]:
     """What `check` refuses, setting by setting; nothing where it is no PostgreSQL connector of Debezium's."""
-    if config.get("connector.class") not in _POSTGRES:
+    if not is_postgres(config):
         return []
     found = [*_refusals(config, RULES), *_refused_placeholder(config, PLACEHOLDER, agreed.unavailable_value)]
     if agreed.transactions:

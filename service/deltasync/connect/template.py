@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from deltasync.connect import rules
@@ -16,6 +17,9 @@ REFERENCE = "${file:/run/secrets/source.properties:password}"
 UNAVAILABLE_VALUE = "DELTASYNC_UNAVAILABLE_VALUE"
 RAW_TEXT = "DELTASYNC_CONNECT_RAW_TEXT"
 CONSISTENCY = "DELTASYNC_CONSISTENCY"
+
+# Where a file has one of these, what begins with it is not generated.
+_LISTS = frozenset({"column.exclude.list", "snapshot.select.statement.overrides"})
 
 # ${NAME} is ours; ${provider:…} is resolved by Connect's workers and stays as it is.
 _VARIABLE = re.compile(r"\$\{(DELTASYNC_[^}]*|[A-Za-z_]\w*)\}")
@@ -59,11 +63,14 @@ def _shipped_text(variables: Mapping[str, str]) -> str:
     return json.dumps(document)
 
 
-def load(chosen: Sequence[Path], variables: Mapping[str, str]) -> list[Connector]:
+def load(
+    chosen: Sequence[Path], variables: Mapping[str, str], generated: Mapping[str, str] = MappingProxyType({})
+) -> list[Connector]:
     """The connectors in these files and folders (`*.json`), or the shipped one where none is chosen.
 
     The shipped one carries `raw-text/connector.json` where the setting `connect.raw_text` is true, and
-    `transaction/connector.json` where `consistency` is "transaction".
+    `transaction/connector.json` where `consistency` is "transaction". Debezium's for PostgreSQL carry what is
+    `generated` from the source's tables, unless they say it themselves.
 
     Raises SettingsError for a file that cannot be read, names an unset variable or repeats a connector's
     name; RefusedError for a plain secret or a value that would lose changes (see `rules`).
@@ -71,7 +78,7 @@ def load(chosen: Sequence[Path], variables: Mapping[str, str]) -> list[Connector
     connectors: dict[str, Connector] = {}
     texts = [(file, _read(file)) for path in chosen for file in _files(path)]
     for file, text in texts or [(shipped(), _shipped_text(variables))]:
-        connector = parse(text, file, variables)
+        connector = _with(generated, parse(text, file, variables))
         if connector.name in connectors:
             raise SettingsError(
                 f"The connector {connector.name} stands in {connectors[connector.name].origin} and in {file}.",
@@ -79,6 +86,14 @@ def load(chosen: Sequence[Path], variables: Mapping[str, str]) -> list[Connector
             )
         connectors[connector.name] = connector
     return list(connectors.values())
+
+
+def _with(generated: Mapping[str, str], connector: Connector) -> Connector:
+    own = connector.config
+    if not rules.is_postgres(own):
+        return connector
+    more = {key: value for key, value in generated.items() if not any(map(key.startswith, _LISTS & own.keys()))}
+    return connector._replace(config={**more, **own})
 
 
 def parse(text: str, origin: Path, variables: Mapping[str, str]) -> Connector:

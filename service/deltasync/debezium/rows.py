@@ -115,9 +115,10 @@ class RowDecoder:
                 json_type = json_type | None | msgspec.UnsetType if lenient else json_type | None
             default = {"default": msgspec.UNSET} if lenient else {}
             fields.append((f"c{position}", json_type, msgspec.field(name=self._aliases.get(name, name), **default)))
-        # A snapshot sends generated columns, the stream may not; the replica computes them itself.
+        # A snapshot sends generated columns, the stream may not; the replica computes them itself. A skipped column
+        # comes until the connector leaves it out, too.
         for position, column in enumerate(self.table.columns):
-            if column.generated:
+            if column.generated or column.skipped:
                 name = self._aliases.get(column.name, column.name)
                 fields.append((f"g{position}", msgspec.Raw, msgspec.field(name=name, default=_NOTHING)))
         return msgspec.defstruct("Row", fields, gc=False, forbid_unknown_fields=True)

@@ -66,13 +66,17 @@ class PartitionLag(msgspec.Struct, frozen=True):
 
 
 class TableLag(msgspec.Struct, frozen=True):
-    """One captured table: the sum of its partitions, and the latest of them."""
+    """One captured table: the sum of its partitions, and the latest of them.
+
+    `skipped` are the columns that are left alone on the replica, since they cannot be carried exactly.
+    """
 
     table: str
     records: int
     seconds: float | None
     rate: float | None
     state: str
+    skipped: tuple[str, ...] = ()
 
 
 class Total(msgspec.Struct, frozen=True):
@@ -110,7 +114,11 @@ def lag(survey: Survey, prefix: str, before: Survey | None = None) -> Lag:
     judge = _Judge(survey, prefix, before)
     partitions = tuple(judge.partition(partition) for partition in survey.logs)
     ours = [one for one in partitions if not one.control]
-    tables = tuple(_table([one for one in ours if one.table == name]) for name in sorted({one.table for one in ours}))
+    skipped = {str(known.table): known.skipped for known in survey.tables}
+    tables = tuple(
+        _table([one for one in ours if one.table == name], skipped.get(name, ()))
+        for name in sorted({one.table for one in ours})
+    )
     return Lag(judge.total(partitions), tables, partitions, survey.slot)
 
 
@@ -199,7 +207,7 @@ def _state(log: Log, claim: Claim | None, table: Known | None) -> str:
 _WORST_FIRST = ("recreated", "gap", "held", "behind", "level", "not captured")
 
 
-def _table(partitions: Sequence[PartitionLag]) -> TableLag:
+def _table(partitions: Sequence[PartitionLag], skipped: tuple[str, ...]) -> TableLag:
     seconds = [one.seconds for one in partitions if one.seconds is not None]
     return TableLag(
         table=partitions[0].table,
@@ -207,6 +215,7 @@ def _table(partitions: Sequence[PartitionLag]) -> TableLag:
         seconds=max(seconds) if len(seconds) == len(partitions) else None,
         rate=_sum(one.rate for one in partitions),
         state=min((one.state for one in partitions), key=_WORST_FIRST.index),
+        skipped=skipped,
     )
 
 

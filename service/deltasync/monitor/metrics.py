@@ -13,6 +13,7 @@ from deltasync import __version__
 from deltasync.change import Partition
 from deltasync.ownership import Ownership, PartitionState
 from deltasync.progress import Progress
+from deltasync.replica.observe import Known
 
 # From 1 ms to 10 min in steps of about a fifth: quantiles read from them err by less than that.
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.2**n, 6) for n in range(74))
@@ -57,6 +58,11 @@ class Metrics:
             by_partition,
         )
         self.partitions = gauge("deltasync_partitions", "Partitions that this worker owns, by state.", ["state"])
+        self.skipped_columns = gauge(
+            "deltasync_skipped_columns",
+            "Columns that are left alone on the replica, since they cannot be carried exactly.",
+            ["table"],
+        )
         self.task_restarts = counter("deltasync_connector_task_restarts", "Failed connector tasks that were restarted.")
         self.canary_age_seconds = gauge(
             "deltasync_canary_age_seconds",
@@ -94,6 +100,13 @@ class Metrics:
                 records = max(0, end - owned.progress.next_offset)
                 self.lag.labels(*labels).set(records)
                 self.lag_seconds.labels(*labels).set(self._behind_s(owned.partition, owned.progress, records, now))
+
+    def known_tables(self, tables: Iterable[Known]) -> None:
+        """What of the source's tables is left alone."""
+        self.skipped_columns.clear()
+        for known in tables:
+            if known.captured and known.skipped:
+                self.skipped_columns.labels(str(known.table)).set(len(known.skipped))
 
     def _behind_s(self, partition: Partition, progress: Progress, records: int, now: float) -> float:
         """Seconds since nothing was left of a partition, or since its newest applied commit, whichever is later."""

@@ -42,6 +42,7 @@ class Readiness:
     def __init__(self, settings: Settings, metrics: Metrics, lifecycle: Lifecycle, worker: Worker) -> None:
         self._age_s_max = settings.monitor.canary_age_s_max
         self._lifecycle = lifecycle
+        self._metrics = metrics
         self._worker = worker
         self._freshness = Freshness()
         self._differs_since: float | None = None
@@ -94,6 +95,7 @@ class Readiness:
         return [watch for watch in (self._replica, self._kafka, self._source, self._connect) if watch is not None]
 
     def _saw_replica(self, view: replica.View) -> None:
+        self._metrics.known_tables(view.tables)
         if view.canary is None:
             return
         now = time.monotonic()

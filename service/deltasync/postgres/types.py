@@ -7,11 +7,13 @@ decides alike for tables that are created later. What is said here of Debezium w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from deltasync.table import Column, Table, TypeDefinition
+import msgspec
+
+from deltasync.table import Column, Table, TableId, TypeDefinition
 
 
 class Needs(StrEnum):
@@ -100,8 +102,38 @@ def unsupported(table: Table, *, raw_text: bool) -> list[str]:
     ]
 
 
+def skipping(tables: Iterable[Table], skip: Collection[TableId], *, raw_text: bool) -> Iterator[Table]:
+    """The tables; in those of `skip` the columns that cannot be carried exactly are marked as skipped, keys apart.
+
+    `deltasync.skipping` marks alike in what the source announces.
+    """
+    for table in tables:
+        if table.id in skip:
+            columns = (
+                msgspec.structs.replace(
+                    c, skipped=c.name not in table.primary_key and _is_unsupported(table, c, raw_text)
+                )
+                for c in table.columns
+            )
+            yield msgspec.structs.replace(table, columns=tuple(columns))
+        else:
+            yield table
+
+
+def _is_unsupported(table: Table, column: Column, raw_text: bool) -> bool:  # noqa: FBT001 - handed on
+    return _problem(table, column, raw_text=raw_text) is not None
+
+
+def left_alone(table: Table, *, raw_text: bool) -> list[str]:
+    """Why each skipped column cannot be carried exactly: a sentence each, as `unsupported` has it."""
+    found = (msgspec.structs.replace(column, skipped=False) for column in table.skipped_columns)
+    return [problem for column in found if (problem := _problem(table, column, raw_text=raw_text))]
+
+
 def _problem(table: Table, column: Column, *, raw_text: bool) -> str | None:
     key = column.name in table.primary_key
+    if column.skipped:
+        return None
     if column.generated:
         return f"column {column.name}: a generated column is not carried as a key" if key else None
     found = carried(column)

@@ -115,7 +115,8 @@ def _is_empty(connection: psycopg.Connection, id_: TableId) -> bool:
 def guessed(missing: Iterable[Column]) -> str | None:
     """A default that is evaluated per row gave the source's rows values that no record carries."""
     for column in missing:
-        if column.default is not None and not column.generated and not _CONSTANT.fullmatch(column.default):
+        travels = not (column.generated or column.skipped)
+        if column.default is not None and travels and not _CONSTANT.fullmatch(column.default):
             return (
                 f"the column {column.name} was added with the default {column.default}, which differs from row to row"
             )
@@ -131,7 +132,7 @@ def difference(existing: Table, table: Table, before: Table | None) -> str | Non
         new = table.column(old.name)
         if new is None:
             return f"the column {old.name} was dropped or renamed on the source"
-        if new.sql_type != old.sql_type:
+        if new.sql_type != old.sql_type and not new.skipped:
             return f"the type of {old.name} changed from {old.sql_type} to {new.sql_type} on the source"
     return types.difference(existing, table)
 

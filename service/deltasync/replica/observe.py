@@ -10,6 +10,8 @@ from deltasync.replica import ledger
 from deltasync.replica.tables import source_canary, source_table
 from deltasync.table import TableId
 
+_SKIPPED: sa.ColumnElement[str] = sa.literal_column("'$.columns[*] ? (@.skipped == true).name'")
+
 
 class Canary(NamedTuple):
     """The newest canary that arrived; `beat_at_us` is microseconds since 1970 by the source's clock."""
@@ -22,12 +24,13 @@ class Canary(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A source table as the schema log left it here."""
+    """A source table as the schema log left it here; `skipped` are the columns that are left alone."""
 
     table: TableId
     captured: bool
     complete: bool
     held: str | None
+    skipped: tuple[str, ...] = ()
 
 
 class View(NamedTuple):
@@ -53,11 +56,17 @@ def read_canary(connection: sa.Connection, pipeline: str) -> Canary | None:
 
 
 def read_tables(connection: sa.Connection, pipeline: str) -> tuple[Known, ...]:
-    """The tables of the source that exist, without their descriptions."""
+    """The tables of the source that exist; of their descriptions only what is skipped."""
     columns = source_table.c
-    query = sa.select(columns.schema_name, columns.table_name, columns.captured, columns.complete, columns.held)
+    skipped = sa.func.jsonb_path_query_array(columns.description, _SKIPPED)
+    query = sa.select(
+        columns.schema_name, columns.table_name, columns.captured, columns.complete, columns.held, skipped
+    )
     rows = connection.execute(query.where(columns.pipeline == pipeline, ~columns.dropped))
-    return tuple(Known(TableId(schema, name), *rest) for schema, name, *rest in rows)
+    return tuple(
+        Known(TableId(schema, name), captured, complete, held, tuple(skipped or ()))
+        for schema, name, captured, complete, held, skipped in rows
+    )
 
 
 def _digest(connection: sa.Connection, pipeline: str) -> str:

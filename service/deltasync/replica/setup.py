@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from deltasync.errors import RefusedError
 from deltasync.postgres.catalog import describe_table, describe_tables
 from deltasync.postgres.connect import connect
+from deltasync.postgres.types import skipping
 from deltasync.replica import catalog, evolve, types
 from deltasync.replica.engine import alchemy, driver, newer_version
 from deltasync.replica.tables import MIGRATIONS, SCHEMA, VERSION, metadata, version
@@ -64,7 +65,8 @@ def _described_by_source(settings: Settings) -> list[Table]:
     if settings.source.dsn is None:
         return []
     with connect(settings.source.conninfo() or "", name="replica setup") as source:
-        tables = describe_tables(source, settings.source.schemas)
+        found = describe_tables(source, settings.source.schemas)
+        tables = list(skipping(found, settings.skipping, raw_text=settings.connect.raw_text))
         rows = source.execute(
             "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", [settings.publication]
         ).fetchall()

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 from deltasync.errors import RefusedError
 from deltasync.finding import Area, Finding, Gravity
 from deltasync.postgres.catalog import describe_tables
-from deltasync.postgres.types import unsupported
+from deltasync.postgres.types import skipping, unsupported
 from deltasync.source.statements import VERSION, Installed, Pipeline
 from deltasync.table import Table
 
@@ -91,7 +91,9 @@ def read_server(connection: Connection[TupleRow], pipeline: Pipeline) -> Server:
         schemas=tuple(row[5]),
         publishes_more=row[6],
         captured_elsewhere=tuple(elsewhere),
-        tables=tuple(describe_tables(connection, pipeline.schemas)),
+        tables=tuple(
+            skipping(describe_tables(connection, pipeline.schemas), pipeline.skip, raw_text=pipeline.raw_text)
+        ),
     )
 
 
@@ -105,7 +107,8 @@ def refuse(server: Server, installed: Installed, pipeline: Pipeline) -> None:
     if tables:
         raise RefusedError(
             f"These tables cannot be carried exactly: {'; '.join(tables)}.",
-            remedy='Change the columns, or leave the tables out: `exclude = ["schema.table"]` in [source].',
+            remedy='Change the columns, or leave the tables out: `exclude = ["schema.table"]` in [source]. Or leave '
+            'only such columns alone: `on_unsupported = "skip-column"` in [tables."schema.table"].',
         )
 
 

@@ -76,6 +76,7 @@ def pipeline_of(settings: Settings) -> Pipeline:
         schemas=settings.source.schemas,
         exclude=tuple(TableId(*name.split(".", 1)) for name in settings.source.exclude),
         raw_text=settings.connect.raw_text,
+        skip=tuple(sorted(settings.skipping)),
     )
 
 

@@ -31,9 +31,9 @@ def _published(settings: Settings) -> list[str]:
             "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s ORDER BY 1",
             [settings.publication],
         ).fetchall()
-    return [_pattern(name) for (name,) in rows]
+    return [pattern(name) for (name,) in rows]
 
 
-def _pattern(name: str) -> str:
+def pattern(name: str) -> str:
     """A Java regular expression for one name; commas separate the list's entries."""
     return re.sub(r"[^A-Za-z0-9_]", lambda found: f"\\x{{{ord(found[0]):x}}}", name)

@@ -12,7 +12,7 @@ from deltasync.postgres.catalog import describe_sql
 from deltasync.postgres.types import CARRIED
 from deltasync.table import TableId
 
-VERSION = 2
+VERSION = 3
 
 # Each changes the text in which Debezium reads a value, when it is set otherwise on the server.
 READER_SETTINGS: Mapping[str, str] = {
@@ -44,6 +44,7 @@ class Pipeline(NamedTuple):
     schemas: tuple[str, ...]
     exclude: tuple[TableId, ...]
     raw_text: bool = False  # whether Connect holds the raw-text converter
+    skip: tuple[TableId, ...] = ()  # tables of which columns that cannot be carried are left alone
 
 
 class Installed(NamedTuple):
@@ -148,6 +149,9 @@ def _membership(pipeline: Pipeline, reader: Reader, installed: Installed) -> Ite
     yield _statement("DELETE FROM deltasync.excluded_table WHERE pipeline = {}", pipeline.name)
     for table in pipeline.exclude:
         yield _statement("INSERT INTO deltasync.excluded_table VALUES ({}, {}, {})", *table, pipeline.name)
+    yield _statement("DELETE FROM deltasync.skipping_table WHERE pipeline = {}", pipeline.name)
+    for table in pipeline.skip:
+        yield _statement("INSERT INTO deltasync.skipping_table VALUES ({}, {}, {})", *table, pipeline.name)
 
 
 def _publication(pipeline: Pipeline, installed: Installed) -> Iterator[Statement]:

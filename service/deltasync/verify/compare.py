@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,10 +20,14 @@ from deltasync.verify.merge import Tally, merge
 _SESSION = {"idle_in_transaction_session_timeout": "0", "work_mem": "64MB"}
 
 
+Skip = Callable[[Iterable[Table]], Iterable[Table]]
+
+
 class TableComparison(msgspec.Struct, frozen=True):
     """What differs of one table. `missing` and `extra` are rows of the replica; `columns` those with differing values.
 
     `structure` says in sentences what differs about the table itself. No values, and no keys: they are values too.
+    `skipped` are columns that were not compared, since they are left alone on the replica.
     """
 
     table: str
@@ -35,6 +39,7 @@ class TableComparison(msgspec.Struct, frozen=True):
     extra: int = 0
     columns: list[str] = []
     structure: list[str] = []
+    skipped: list[str] = []
 
     @property
     def is_equal(self) -> bool:
@@ -44,18 +49,24 @@ class TableComparison(msgspec.Struct, frozen=True):
         counts = {"differing": self.differing, "missing": self.missing, "extra": self.extra}
         found = [f"{count} rows {what}" for what, count in counts.items() if count]
         found += [f"values of {', '.join(self.columns)}"] if self.columns else []
-        return f"{self.table}: {'; '.join([*found, *self.structure]) or 'equal'}"
+        passed_over = f" (passed over: {', '.join(self.skipped)})" if self.skipped else ""
+        return f"{self.table}: {'; '.join([*found, *self.structure]) or 'equal'}{passed_over}"
 
 
-def compare(source: str, replica: str, *, schemas: Sequence[str], publication: str) -> Iterator[TableComparison]:
+def compare(
+    source: str, replica: str, *, schemas: Sequence[str], publication: str, skip: Skip | None = None
+) -> Iterator[TableComparison]:
     """Compare every table of these schemas that the publication captures, by name; on each side in one snapshot.
+
+    `skip` marks columns that are left alone on the replica: they are passed over, and named.
 
     A table that only the replica has is a difference too. What is in flight counts as different: let everything
     be applied before. Blocks while rows are read; memory does not grow with the tables. Raises RefusedError where
     nothing is captured, UnreachableError where a side does not answer.
     """
     with _snapshot(source) as ours, _snapshot(replica) as theirs:
-        here = {table.id: table for table in describe_tables(ours, schemas)}
+        found = describe_tables(ours, schemas)
+        here = {table.id: table for table in (skip(found) if skip else found)}
         there = {table.id: table for table in describe_tables(theirs, schemas)}
         captured = _captured(ours, publication)
         wanted = sorted(id_ for id_ in here if id_ in captured)
@@ -86,7 +97,7 @@ def _captured(source: Connection[Any], publication: str) -> set[TableId]:
 def _compare(source: Connection[Any], replica: Connection[Any], ours: Table, theirs: Table | None) -> TableComparison:
     if theirs is None:
         return TableComparison(str(ours.id), structure=["the replica has no such table"])
-    shared = [column.name for column in ours.columns if theirs.column(column.name)]
+    shared = [column.name for column in ours.columns if theirs.column(column.name) and not column.skipped]
     query = _query(ours, shared)
     keys = len(ours.primary_key) or 1
     with source.cursor() as one, replica.cursor() as other, one.copy(query) as left, other.copy(query) as right:
@@ -105,6 +116,7 @@ def _result(table: Table, tally: Tally, structure: list[str]) -> TableComparison
         extra=tally.extra,
         columns=sorted(tally.columns),
         structure=structure,
+        skipped=[column.name for column in table.skipped_columns],
     )
 
 
@@ -127,9 +139,10 @@ def _query(table: Table, columns: Sequence[str]) -> sql.Composed:
 
 
 def _structure(ours: Table, theirs: Table) -> list[str]:
-    found = [f"the replica has no column {column.name}" for column in ours.columns if not theirs.column(column.name)]
+    columns = [column for column in ours.columns if not column.skipped]
+    found = [f"the replica has no column {column.name}" for column in columns if not theirs.column(column.name)]
     found += [f"the source has no column {column.name}" for column in theirs.columns if not ours.column(column.name)]
-    for column in ours.columns:
+    for column in columns:
         other = theirs.column(column.name)
         if other is not None and other.sql_type != column.sql_type:
             found.append(f"column {column.name} is {column.sql_type} on the source, {other.sql_type} on the replica")

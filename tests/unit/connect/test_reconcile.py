@@ -38,5 +38,8 @@ def test_connector_that_exists_goes_on_and_never_begins_a_second_snapshot() -> N
 
     assert continued(wanted, old, streaming=False).config == old
     assert continued(wanted, old, streaming=True).config == {**old, "snapshot.mode": "no_data"}
+    more = {"snapshot.select.statement.overrides": "s.t", "snapshot.select.statement.overrides.s.t": "SELECT 1"}
+    assert continued(wanted._replace(config={**wanted.config, **more}), old, streaming=False).config == old
+    assert continued(wanted, {**old, **more}, streaming=False).config == {**old, **more}
     settled = {"snapshot.mode": "no_data"}
     assert continued(wanted, settled, streaming=False).config == settled

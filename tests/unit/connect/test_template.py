@@ -243,3 +243,23 @@ def test_other_converters_and_transforms_may_stand_beside_those_of_raw_text(tmp_
     (connector,) = load([], WITH_RAW_TEXT)
     config = {**connector.config, "converters": "mine, raw", "transforms": "table,route"}
     parse(json.dumps({"name": "mine", "config": config}), tmp_path, WITH_RAW_TEXT)
+
+
+def test_what_is_generated_is_carried_unless_the_file_says_it_itself(tmp_path: Path) -> None:
+    """A list and what belongs to it are one; connectors of other classes have nothing of it."""
+    generated = {
+        "column.exclude.list": "a",
+        "snapshot.select.statement.overrides": "s.t",
+        "snapshot.select.statement.overrides.s.t": "SELECT 1",
+    }
+    (shipped,) = load([], VARIABLES, generated)
+    assert generated.items() <= shipped.config.items()
+    config = {key: value for key, value in shipped.config.items() if key not in generated}
+    config["snapshot.select.statement.overrides"] = "s.mine"
+    own = {"name": "own", "config": config}
+    other = {"name": "other", "config": {"connector.class": "org.example.Sink"}}
+    (tmp_path / "1.json").write_text(json.dumps(own))
+    (tmp_path / "2.json").write_text(json.dumps(other))
+    mine, sink = load([tmp_path], VARIABLES, generated)
+    assert mine.config == {**config, "column.exclude.list": "a"}
+    assert sink.config == {"connector.class": "org.example.Sink"}

@@ -7,17 +7,17 @@ import re
 import pytest
 
 from deltasync.settings import Settings
-from deltasync.source.snapshot import _pattern, template_variables
+from deltasync.source.snapshot import pattern, template_variables
 
 
 @pytest.mark.parametrize("name", ["shop.orders", 'shop."Order, Line"', "a.b.c", "s.t$1", "s.überall", "s.a{}b"])
 def test_a_pattern_is_its_name_and_nothing_else(name: str) -> None:
     """No comma ends the entry, no character matches another."""
-    pattern = _pattern(name)
+    made = pattern(name)
     # Java writes \\x{2e} where Python writes \\x2e.
-    in_python = re.sub(r"\\x\{([0-9a-f]+)\}", lambda found: re.escape(chr(int(found[1], 16))), pattern)
+    in_python = re.sub(r"\\x\{([0-9a-f]+)\}", lambda found: re.escape(chr(int(found[1], 16))), made)
 
-    assert "," not in pattern
+    assert "," not in made
     assert re.fullmatch(in_python, name)
     assert not re.fullmatch(in_python, name.replace(".", "x"))
 

@@ -16,14 +16,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
    WHERE c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_partition_tree($1) p WHERE p.isleaf)
 $body$;
 
--- Why a table of this description cannot be carried exactly, or null. deltasync.postgres.types.unsupported
--- decides alike before setup; a test holds the two together.
-CREATE OR REPLACE FUNCTION deltasync.unsupported(description jsonb) RETURNS text
+-- The columns of a table of this description that cannot be carried exactly, skipped ones apart, and why.
+CREATE OR REPLACE FUNCTION deltasync.column_problems(description jsonb)
+RETURNS TABLE (name text, key boolean, problem text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
   WITH with_key AS (
     SELECT c ->> 'name' AS name,
            c ->> 'sql_type' AS sql_type,
            c ? 'generated' AS generated,
+           c ? 'skipped' AS skipped,
            c ? 'base' AS is_domain,
            carrier ? 'element' AS is_array,
            c ? 'extension' AS of_extension,
@@ -50,14 +51,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
       FROM with_key k
       LEFT JOIN deltasync.carried_type t ON t.name = k.type_key
       LEFT JOIN deltasync.carried_type a ON a.name = 'array' AND k.is_array
-  ), problem (place, text) AS (
-    SELECT 1, format('the column names %s differ only by case', string_agg(name, ', ' ORDER BY name COLLATE "C"))
-      FROM col GROUP BY lower(name) HAVING count(*) > 1
-    UNION ALL
-    SELECT 2, 'it has no column whose value travels' FROM col HAVING count(*) FILTER (WHERE NOT generated) = 0
-    UNION ALL
-    SELECT 3, format('column %s: ', name)
-              || CASE WHEN generated AND key THEN 'a generated column is not carried as a key'
+  ), told AS (
+    SELECT name, key,
+           format('column %s: ', name)
+              || CASE WHEN skipped THEN NULL
+                      WHEN generated AND key THEN 'a generated column is not carried as a key'
                       WHEN generated THEN NULL
                       WHEN needs IS NULL THEN format('the type %s is not carried exactly', sql_type)
                       WHEN needs = 'raw' AND NOT has_raw_text
@@ -68,11 +66,29 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
                       WHEN key AND NOT as_key
                       THEN format('which values of %s are equal depends on the locale: not as a key', sql_type)
                       WHEN key AND NOT collation_exact THEN 'its collation holds different texts for equal in the key'
-                 END
+                 END AS text
       FROM col
      CROSS JOIN (SELECT EXISTS (SELECT FROM deltasync.captured_schema s
                                   JOIN deltasync.pipeline p ON p.pipeline = s.pipeline
                                  WHERE s.name = $1 ->> 'schema' AND p.raw_text)) AS connector (has_raw_text)
+  )
+  SELECT name, key, text FROM told WHERE text IS NOT NULL
+$body$;
+
+-- Why a table of this description cannot be carried exactly, or null. deltasync.postgres.types.unsupported
+-- decides alike before setup; a test holds the two together.
+CREATE OR REPLACE FUNCTION deltasync.unsupported(description jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+  WITH col AS (
+    SELECT c ->> 'name' AS name, c ? 'generated' OR c ? 'skipped' AS stays
+      FROM jsonb_array_elements($1 -> 'columns') c
+  ), problem (place, text) AS (
+    SELECT 1, format('the column names %s differ only by case', string_agg(name, ', ' ORDER BY name COLLATE "C"))
+      FROM col GROUP BY lower(name) HAVING count(*) > 1
+    UNION ALL
+    SELECT 2, 'it has no column whose value travels' FROM col HAVING count(*) FILTER (WHERE NOT stays) = 0
+    UNION ALL
+    SELECT 3, problem FROM deltasync.column_problems($1)
     UNION ALL
     SELECT 4, format('the type %s.%s ', d ->> 'schema', d ->> 'name')
               || CASE d ->> 'kind' WHEN 't' THEN 'is the row type of a table'
@@ -80,6 +96,20 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
       FROM jsonb_array_elements(coalesce($1 -> 'types', '[]')) d
   )
   SELECT string_agg(text, '; ' ORDER BY place, text COLLATE "C") FROM problem
+$body$;
+
+-- The description of a table; where its settings say so, columns that cannot be carried exactly are marked as skipped,
+-- keys apart. deltasync.postgres.types.skipping marks alike before setup.
+CREATE OR REPLACE FUNCTION deltasync.skipping(description jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+  SELECT CASE WHEN EXISTS (SELECT FROM deltasync.skipping_table s
+                            WHERE s.schema_name = $1 ->> 'schema' AND s.table_name = $1 ->> 'name')
+              THEN (SELECT jsonb_set($1, '{columns}', jsonb_agg(
+                             CASE WHEN p.name IS NULL THEN c.value ELSE c.value || '{"skipped": true}' END
+                             ORDER BY c.ordinality))
+                      FROM jsonb_array_elements($1 -> 'columns') WITH ORDINALITY c
+                      LEFT JOIN deltasync.column_problems($1) p ON p.name = c.value ->> 'name' AND NOT p.key)
+              ELSE $1 END
 $body$;
 
 -- Why a table is not to be captured, or null. Only names, never values.
@@ -173,7 +203,7 @@ BEGIN
   SELECT n.nspname AS schema_name, c.relname AS table_name, c.relispartition, p.publication, p.slot, p.reader,
          k.relation IS NOT NULL AS known,
          (k.schema_name, k.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text) AS renamed,
-         deltasync.describe(c.oid) AS description
+         deltasync.skipping(deltasync.describe(c.oid)) AS description
     INTO it
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -199,6 +229,11 @@ BEGIN
 
   SELECT l.* INTO newest FROM deltasync.schema_log l
    WHERE l.schema_name = it.schema_name AND l.table_name = it.table_name ORDER BY l.id DESC LIMIT 1;
+  -- What of a column was not carried until now, no later record makes up for.
+  owed := owed OR EXISTS (
+    SELECT FROM jsonb_array_elements(newest.description -> 'columns') o
+      JOIN jsonb_array_elements(it.description -> 'columns') c ON c ->> 'name' = o ->> 'name'
+     WHERE o ? 'skipped' AND NOT c ? 'skipped');
   reason := deltasync.refusal(relation, it.description);
   published := deltasync.publication_of(relation) IS NOT NULL;
   IF published AND (reason = 'excluded' OR NOT deltasync.identified(relation)) THEN

@@ -245,7 +245,10 @@ class Pipeline:
 
 
 def _narrower(taken: Sequence[Taken]) -> list[Sequence[Taken]]:
-    """The same records in smaller parts: by partition, then by halves; one part if there is only one record."""
+    """The same records in smaller parts: by partition, then by halves; one part if there is only one record.
+
+    What one transaction did is parted last: its rows may fit in only together.
+    """
     by_partition: dict[Partition, list[Taken]] = {}
     for one in taken:
         by_partition.setdefault(one.partition, []).append(one)
@@ -254,7 +257,14 @@ def _narrower(taken: Sequence[Taken]) -> list[Sequence[Taken]]:
     if len(taken) == 1:
         return [taken]
     half = len(taken) // 2
+    ends = [place for place in range(1, len(taken)) if _transaction(taken[place - 1]) != _transaction(taken[place])]
+    half = min(ends, key=lambda place: abs(place - half), default=half)
     return [taken[:half], taken[half:]]
+
+
+def _transaction(taken: Taken) -> int | None:
+    """What the changes of a source transaction have in common: the end of the last commit before it."""
+    return taken.change.position.seq0 if taken.change else None
 
 
 def blamed(taken: Taken, error: BaseException) -> RecordError:

@@ -7,9 +7,10 @@ a transaction's begin, and the first half of the first transaction's sequence is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from zlib import crc32
 
+from tests.property.incremental import Reads
 from tests.property.source import Event, Source
 
 from deltasync.change import Partition
@@ -22,10 +23,21 @@ PREFIX = "p"
 class Connector:
     """One connector. Partitions that are held lag behind the others, as a producer's batches may.
 
-    `partitions` tells of the tables whose topics have several of them: a record's key chooses its own.
+    `partitions` tells of the tables whose topics have several of them: a record's key chooses its own. The initial
+    snapshot leaves out those that come `late`.
     """
 
-    def __init__(self, source: Source, broker: Broker, *, tombstones: bool, partitions: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        broker: Broker,
+        *,
+        tombstones: bool,
+        partitions: Mapping[str, int],
+        late: Collection[str] = (),
+    ) -> None:
+        self.reads = Reads(source, late)
+        self._late = frozenset(late)
         self._source = source
         self._broker = broker
         for name, count in partitions.items():
@@ -34,7 +46,7 @@ class Connector:
         self._next = 0  # of the stream
         self._written = 0  # as far as it ever came
         self._epoch = 0  # where the connector began without offsets: in that transaction first halves are null
-        self._held: dict[Partition, list[tuple[int, Event]]] = {}
+        self._held: dict[Partition, list[tuple[float, Event]]] = {}
         self.began_anew = False  # null first halves came again: nothing behind them is skipped
         self.watermark_forgotten = False  # by an operator: neither is what comes again then
 
@@ -42,11 +54,14 @@ class Connector:
         """Read all tables; a first attempt died after so many rows."""
         lsn, now_us = self._source.position(), self._source.clock_us()
         reads = [
-            (table, key, _value(table, "r", row, (None, lsn), now_us)) for table, key, row in self._source.snapshot()
+            (table, key, _value(table, "r", row, (None, lsn), now_us, snapshot="true"))
+            for table, key, row in self._source.snapshot()
+            if table.name not in self._late
         ]
         for table, key, value in reads[: aborted_after % (len(reads) + 1)] + reads:
             self._broker.produce(self._partition(table, key), key, value)
         self._next = self._written = self._epoch = len(self._source.stream)
+        self.reads.restart(self._next)
 
     def emit(self, count: int) -> None:
         """Go on by so many changes, and to the end of those that only make sense together."""
@@ -54,12 +69,10 @@ class Connector:
         while end < len(stream) and stream[end].together and stream[end - 1].transaction == stream[end].transaction:
             end += 1
         for event in stream[self._next : end]:
-            partition = self._partition(event.table, event.key)
-            if partition in self._held:
-                self._held[partition].append((self._next, event))
-            else:
-                self._produce(event)
+            self._write_reads()
+            self._write(self._next, event)
             self._next += 1
+        self._write_reads()
         self._written = max(self._written, self._next)
 
     def hold(self, partition: Partition) -> None:
@@ -68,7 +81,8 @@ class Connector:
 
     def release(self) -> None:
         """Let what lags catch up."""
-        for _, event in sorted(found for waiting in self._held.values() for found in waiting):
+        found = [one for waiting in self._held.values() for one in waiting]
+        for _, event in sorted(found, key=lambda one: one[0]):
             self._produce(event)
         self._held.clear()
 
@@ -96,7 +110,19 @@ class Connector:
         self._broker.produce(Partition(f"{PREFIX}.message", 0), b"{}", message.encode())
 
     def _acknowledged(self) -> int:
-        return min([self._next, *(found[0] for waiting in self._held.values() for found in waiting)])
+        return int(min([self._next, *(found[0] for waiting in self._held.values() for found in waiting)]))
+
+    def _write_reads(self) -> None:
+        """What is left of the windows that close here, in front of the next change."""
+        for event in self.reads.due(self._next):
+            self._write(self._next - 0.5, event)
+
+    def _write(self, place: float, event: Event) -> None:
+        partition = self._partition(event.table, event.key)
+        if partition in self._held:
+            self._held[partition].append((place, event))
+        else:
+            self._produce(event)
 
     def _restart(self, start: int) -> None:
         """Go on from here; where something behind it was not acknowledged yet, the crash came a moment later."""
@@ -106,6 +132,7 @@ class Connector:
         self.began_anew |= self._is_first(start)
         self._next = start
         self._held.clear()
+        self.reads.restart(start)
 
     def replays(self, start: int) -> bool:
         """True where what follows may be applied a second time.
@@ -144,9 +171,16 @@ class Connector:
         return index
 
     def _produce(self, event: Event) -> None:
-        first = event.transaction == self._source.stream[self._epoch].transaction
-        seq0 = None if first else self._source.commits[event.transaction - 1]
-        value = _value(event.table, event.op, event.after, (seq0, event.lsn), event.committed_us, event.transaction)
+        stream, is_read = self._source.stream, event.op == "r"
+        first = self._epoch < len(stream) and event.transaction == stream[self._epoch].transaction
+        if is_read:  # its transaction was seen to the end
+            first = event.transaction < 0 or (
+                self._epoch > 0 and event.transaction <= stream[self._epoch - 1].transaction
+            )
+        seq0 = None if first else self._source.commits[event.transaction - (0 if is_read else 1)]
+        place = (seq0, event.lsn)
+        snapshot = "incremental" if is_read else "false"
+        value = _value(event.table, event.op, event.after, place, event.committed_us, event.transaction, snapshot)
         partition = self._partition(event.table, event.key)
         self._broker.produce(partition, event.key, value, moves=event.moves)
         if event.op == "d" and self._tombstones:
@@ -166,11 +200,12 @@ def _value(  # noqa: PLR0913, PLR0917 - an envelope
     sequence: tuple[int | None, int],
     committed_us: int,
     transaction: int = 0,
+    snapshot: str = "false",
 ) -> bytes:
     seq0 = "null" if sequence[0] is None else f'\\"{sequence[0]}\\"'
     return (
         f'{{"before":null,"after":{after or "null"},"source":{{"version":"3.7.0.Final","connector":"postgresql",'
-        f'"name":"{PREFIX}","ts_ms":{committed_us // 1000},"snapshot":"{"true" if op == "r" else "false"}","db":"d",'
+        f'"name":"{PREFIX}","ts_ms":{committed_us // 1000},"snapshot":"{snapshot}","db":"d",'
         f'"sequence":"[{seq0},\\"{sequence[1]}\\"]","ts_us":{committed_us},"schema":"{table.schema}",'
         f'"table":"{table.name}","txId":{700 + transaction},"lsn":{sequence[1]}}},"op":"{op}","ts_ms":1}}'
     ).encode()

@@ -114,6 +114,11 @@ class Shape:
     def key(self) -> tuple[str, ...]:
         return self.table.primary_key
 
+    @property
+    def is_exact(self) -> bool:
+        """True where equal keys are equal bytes, in a snapshot and in the stream."""
+        return self.table.name in {*SPREAD, UNIQUE}
+
     def taken(self, row: dict[str, str | None]) -> list[Hashable]:
         """The unique values of a row; NULL takes nothing."""
         found = ((columns, tuple(row[name] for name in columns)) for columns in self.unique)

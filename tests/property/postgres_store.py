@@ -62,6 +62,7 @@ class PostgresStore:
     def __init__(self, settings: Settings, admin: str) -> None:
         self._settings = settings.model_copy(update={"source": Source(schemas=("shop",))})
         setup(self._settings)
+        self._dsn = settings.replica.dsn.get_secret_value() if settings.replica.dsn else ""
         self._admin = psycopg.connect(admin, autocommit=True)
         self._core = alchemy(lambda: psycopg.connect(admin))
 
@@ -95,15 +96,12 @@ class PostgresStore:
             by_hand.place(self._core, self._settings.pipeline, partition, Claim(topic_id, Progress(offset)), "a test")
 
     def constrain(self, table: Table, unique: Unique) -> None:
-        self._admin.execute("CREATE SCHEMA IF NOT EXISTS shop")
-        owner = self._settings.pipeline
-        self._admin.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS shop AUTHORIZATION {}").format(sql.Identifier(owner)))
-        self._admin.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner)))
-        ddl.execute(self._admin, ddl.create_table(table))
-        for columns in unique:
-            names = sql.SQL(", ").join(map(sql.Identifier, columns))
-            self._admin.execute(sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(sql.Identifier(*table.id), names))
-        self._admin.execute("RESET ROLE")
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            ddl.execute(connection, ddl.create_schema(table.schema))
+            ddl.execute(connection, ddl.create_table(table))
+            for columns in unique:
+                names = sql.SQL(", ").join(map(sql.Identifier, columns))
+                connection.execute(sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(sql.Identifier(*table.id), names))
 
     def clear(self) -> None:
         self._admin.execute("DROP SCHEMA IF EXISTS shop CASCADE")

@@ -34,6 +34,8 @@ _STATEMENTS = {
 _SPREAD = 0.3
 # How often a table has unique values beside its key.
 _UNIQUE = 0.3
+# How often there are incremental snapshots, and a table that the initial one left out.
+_READ, _LATE = 0.3, 0.3
 # A batch of so many records holds what only makes sense together.
 _TOGETHER = 5
 _FLOW = {"emit": 12, "step": 24, "noise": 1}
@@ -56,7 +58,8 @@ _FAULTS = {
 class Scenario(NamedTuple):
     """`before` happens before the snapshot. An op is a name and three numbers.
 
-    The topics of the tables in `spread` have so many `partitions`.
+    The topics of the tables in `spread` have so many `partitions`. The initial snapshot leaves out the tables that come
+    `late`, which an incremental one reads.
     """
 
     tables: tuple[str, ...]
@@ -69,6 +72,7 @@ class Scenario(NamedTuple):
     ops: tuple[Op, ...]
     spread: tuple[str, ...] = ()
     partitions: int = 2
+    late: tuple[str, ...] = ()
 
 
 def scenario(seed: int) -> Scenario:
@@ -82,7 +86,12 @@ def _wider(found: Scenario, rng: random.Random) -> Scenario:
         exchanges = {"exchange": 2, "exchange at once": int(found.rows_max >= _TOGETHER)}
         found = found._replace(tables=(*found.tables[:-1], UNIQUE), ops=_among(rng, found.ops, exchanges))
     spread = tuple(name for name in found.tables if name in SPREAD and rng.random() < _SPREAD)
-    return found._replace(spread=spread, partitions=rng.choice((2, 2, 3)))
+    found = found._replace(spread=spread, partitions=rng.choice((2, 2, 3)))
+    if rng.random() < _READ:
+        late = tuple(name for name in found.tables if name in SPREAD and rng.random() < _LATE)
+        # Of a row that was not read yet, all values have to travel.
+        found = found._replace(late=late, full=(*found.full, *late), ops=_among(rng, found.ops, {"read": 1}))
+    return found
 
 
 def _plain(rng: random.Random) -> Scenario:

@@ -70,6 +70,7 @@ def shrunk(scenario: Scenario) -> Scenario:
         {"tombstones": False},
         {"full": ()},
         {"spread": ()},
+        {"late": ()},
     ):
         candidate = scenario._replace(**simpler)
         if candidate.workers <= scenario.workers and fails(candidate):

@@ -82,7 +82,7 @@ class Source:
 
     def exchange(self, session: int, name: str, identities: Sequence[Hashable], columns: Iterable[str]) -> None:
         """UPDATE of rows that pass values on to the next; a deferred index looks at them when all is done."""
-        if not self._lock(session, name, identities):
+        if not self._lock(session, name, identities) or any(event.together for event in self._open[session].events):
             return
         values = [{column: self._rows[name][identity][column] for column in columns} for identity in identities]
         for identity, value in zip(identities, (values[-1], *values), strict=False):
@@ -219,6 +219,13 @@ class Source:
             yield CANARY, b'{"pipeline":"p"}', self.canary_row()
         for entry in self.logged:
             yield SCHEMA_LOG, *self.log_row(*entry)
+
+    def read(self, name: str) -> Iterable[Event]:
+        """The rows of a table that a chunk of an incremental snapshot reads: committed ones."""
+        table = self.shapes[name].table.id
+        for row in self.committed[name].values():
+            key, image = self._key(name, row, snapshot=True), self._image(name, row, snap=True)
+            yield Event(0, 0, self._clock_us, table, "r", key, image)
 
     def canary_row(self) -> str:
         return (

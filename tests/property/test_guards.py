@@ -24,6 +24,7 @@ _COMMIT = replica.Replica._commit  # noqa: SLF001 - what it is without a guard i
 _MERGED = plan._merged  # noqa: SLF001
 _TAKE = intake.take
 _TAKE_ONE = intake._take_one  # noqa: SLF001
+_APPLIED = progress.applied
 _IS_OLDER = progress.is_older
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -151,6 +152,10 @@ def _crowds_stop(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Assignment, "has_behind", lambda _assignment, _partition, _offset: False)
 
 
+def _reads_move_the_watermark(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(progress, "applied", lambda at, change: _APPLIED(at, change._replace(incremental=False)))
+
+
 def _reads_are_skipped(patch: pytest.MonkeyPatch) -> None:
     _older(patch, lambda at, change: _older_read(at, change) or _IS_OLDER(at, change))
 
@@ -179,6 +184,7 @@ GUARDS: dict[str, Patch] = {
     "rows are replaced where a unique value moves among them": _nothing_is_replaced,
     "a batch begins again where it cut an exchange": _cut_exchanges_stop,
     "and again where others left no room": _crowds_stop,
+    "reads among streamed changes leave the watermark": _reads_move_the_watermark,
     "reads are never skipped": _reads_are_skipped,
 }
 CASES = {

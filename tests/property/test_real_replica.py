@@ -28,4 +28,5 @@ def test_seeds(store: PostgresStore, first: int) -> None:
     """A seed that fails here and not in memory shows a difference between the two replicas."""
     for seed in _SEEDS[first : first + _PART]:
         store.clear()
-        assert failure(scenario(seed), lambda: store) is None, f"seed {seed}"
+        why = failure(scenario(seed), lambda: store)
+        assert why is None, f"seed {seed}: {why}"

@@ -185,8 +185,13 @@ class World:
         for shape in self._source.shapes.values():
             if shape.unique:
                 store.constrain(shape.table, shape.unique)
-        partitions = dict.fromkeys(scenario.spread, scenario.partitions)
-        self._connector = Connector(self._source, self.broker, tombstones=scenario.tombstones, partitions=partitions)
+        self._connector = Connector(
+            self._source,
+            self.broker,
+            tombstones=scenario.tombstones,
+            partitions=dict.fromkeys(scenario.spread, scenario.partitions),
+            late=scenario.late,
+        )
         self._ops: deque[Op] = deque(scenario.before)
         self.perform(len(self._ops))
         self._connector.snapshot(scenario.aborted_reads)
@@ -278,6 +283,8 @@ class World:
                 self._connector.hold(partitions[where % len(partitions)])
             case "release":
                 self._connector.release()
+            case "read":
+                self._connector.reads.turn(n)
             case "noise":
                 self._connector.noise(n)
             case "poison":
@@ -316,6 +323,7 @@ class World:
         """No more faults: everything is committed, written, and applied."""
         self._source.commit_all()
         self._connector.release()
+        self._connector.reads.finish()
         self._connector.emit(len(self._source.stream))
         self.broker.reachable = True
         for worker in self._workers:

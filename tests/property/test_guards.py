@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from tests.property.shrink import failure, from_json, watched
 
-from deltasync import intake, plan, progress
+from deltasync import intake, pipeline, plan, progress
 from deltasync.assignment import Assignment
 from deltasync.change import Change, Log, Op, Partition
 from deltasync.compact import Chain
@@ -152,6 +152,10 @@ def _crowds_stop(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Assignment, "has_behind", lambda _assignment, _partition, _offset: False)
 
 
+def _transactions_are_parted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pipeline, "_transaction", lambda _taken: None)
+
+
 def _reads_move_the_watermark(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(progress, "applied", lambda at, change: _APPLIED(at, change._replace(incremental=False)))
 
@@ -184,6 +188,7 @@ GUARDS: dict[str, Patch] = {
     "rows are replaced where a unique value moves among them": _nothing_is_replaced,
     "a batch begins again where it cut an exchange": _cut_exchanges_stop,
     "and again where others left no room": _crowds_stop,
+    "narrowing parts a transaction last": _transactions_are_parted,
     "reads among streamed changes leave the watermark": _reads_move_the_watermark,
     "reads are never skipped": _reads_are_skipped,
 }

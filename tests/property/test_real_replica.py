@@ -10,7 +10,7 @@ from tests.property.postgres_store import PostgresStore
 from tests.property.scenario import scenario
 from tests.property.shrink import failure, watched
 
-# 105 and 134: workers that wake with a batch that others have applied.
+# 134 fails in memory where the fence does not lock (test_guards.py).
 _SEEDS = (*range(30), 105, 134)
 _PART = 8
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
+from deltasync import keyless
 from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Record
-from deltasync.debezium import envelope
+from deltasync.debezium import envelope, keys
 from deltasync.debezium.rows import RowDecoder
 from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES, SCHEMA_LOG, SchemaEvent, schema_event
 from deltasync.debezium.stock import StockForm
@@ -72,6 +73,20 @@ class Tables:
         if table is None or table.captured:
             return False
         return change.op is Op.READ or table.reason == EXCLUDED
+
+    def description(self, table: TableId) -> Table | None:
+        """What a captured table is like, as far as it is known."""
+        known = self.known.get(table)
+        return known.description if known is not None and known.captured else None
+
+    def is_told_by_rows(self, table: TableId) -> bool:
+        """True for a table that is known to have no primary key."""
+        found = self.description(table)
+        return found is not None and found.is_told_by_rows
+
+    def lacks_values(self, change: Change) -> bool:
+        """True where a value of the row did not travel; its table must have a decoder."""
+        return self.decoders[change.table].lacks_values(change.row or b"")
 
     def obstacle(self, table: TableId) -> Callable[[Change], Cut] | None:
         """What keeps a table's records from being applied now; None, with a decoder ready, where nothing does."""
@@ -142,8 +157,8 @@ class _Taking:
             result = Cut(record.partition, record.offset, error, waits=False)
         if isinstance(result, Cut):
             self._cut(result)
-        elif record.moves and result.change is not None and record.partition.topic not in self._spread:
-            self._halves[record.partition] = result.change
+        elif (first := self._half(record, result)) is not None:
+            self._halves[record.partition] = first
         else:
             self._add(result)
 
@@ -151,6 +166,12 @@ class _Taking:
         for half in self._halves.values():
             self._cut(_half_come(half))
         return Intake(self._taken, self._cuts)
+
+    def _half(self, record: Record, one: Taken) -> Change | None:
+        """The first half of a key change, None where it is none: a table without a key has no halves."""
+        change = one.change
+        parted = record.partition.topic in self._spread
+        return change if record.moves and not parted and change is not None and change.key is not None else None
 
     def _add(self, one: Taken) -> None:
         self._now[one.partition] = one.progress
@@ -170,7 +191,7 @@ def _joined(half: Change, one: Taken, before: Progress, tables: Tables) -> Taken
     change = one.change
     if change is None or change.op is not Op.CREATE or change.position != half.position:
         return one
-    if rule.may_be_again(before, half) and tables.decoders[change.table].lacks_values(change.row or b""):
+    if rule.may_be_again(before, half) and tables.lacks_values(change):
         raise _moved_again(change)
     progress = rule.applied(rule.applied(before, half), change)
     return one._replace(progress=progress, change=change._replace(old_key=half.key))
@@ -183,17 +204,45 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
         return Taken(partition, offset, rule.passed(progress, offset))
     if change.table == SCHEMA_LOG:
         return Taken(partition, offset, rule.applied(progress, change), event=schema_event(change))
+    is_spread = partition.topic in spread
+    table = tables.description(change.table)
+    if table is not None and table.is_told_by_rows:
+        if is_spread:
+            raise spread_without_key(change)
+        change = keys.told_by_rows(change, record, table)
+        if table.is_keyless:
+            return _take_keyless(change, progress, tables, raw_text=record.raw_text)
+    return _take_keyed(change, progress, tables, is_spread=is_spread, raw_text=record.raw_text)
+
+
+def _take_keyed(change: Change, progress: Progress, tables: Tables, *, is_spread: bool, raw_text: bool) -> Taken | Cut:
+    """A change of a row that its key tells."""
     if rule.is_older(progress, change):
-        return Taken(partition, offset, rule.skipped(progress, change))
-    if change.op is Op.TRUNCATE and partition.topic in spread:
+        return Taken(change.partition, change.offset, rule.skipped(progress, change))
+    if change.op is Op.TRUNCATE and is_spread:
         raise _truncated(change)
     obstacle = tables.obstacle(change.table)
     if obstacle is not None:
         return obstacle(change)
-    if partition.topic in spread and not tables.decoders[change.table].exact_keys:
+    if is_spread and not tables.decoders[change.table].exact_keys:
         raise _astray(change)
+    if change.old_key is not None and rule.may_be_again(progress, change) and tables.lacks_values(change):
+        raise _moved_again(change)
     progress = rule.applied(progress, change)
-    return Taken(partition, offset, progress, change if record.raw_text else tables.converted(change))
+    return Taken(change.partition, change.offset, progress, change if raw_text else tables.converted(change))
+
+
+def _take_keyless(change: Change, progress: Progress, tables: Tables, *, raw_text: bool) -> Taken | Cut:
+    """A change of a table without a key, which is applied once or not at all."""
+    if keyless.is_again(progress, change):
+        return Taken(change.partition, change.offset, rule.skipped(progress, change))
+    obstacle = tables.obstacle(change.table)
+    if obstacle is not None:
+        return obstacle(change)
+    if change.op is Op.READ:
+        change = change._replace(begins=keyless.begins(progress, change))
+    progress = keyless.applied(progress, change)
+    return Taken(change.partition, change.offset, progress, change if raw_text else tables.converted(change))
 
 
 def _moved_again(change: Change) -> RecordError:
@@ -232,6 +281,18 @@ def _astray(change: Change) -> RecordError:
         f"Equal keys of {change.table} may be written in several ways ({_at(change)}), and its topic has several "
         "partitions: those of one row may be in any of them, without an order.",
         remedy=f"Make the topic {change.partition.topic} anew with one partition, while nothing runs.",
+    )
+
+
+def spread_without_key(change: Change) -> RecordError:
+    """Records of a table without a primary key have no order across partitions."""
+    return RecordError(
+        f"The table {change.table} has no primary key, and its topic has several partitions: Debezium spreads its "
+        f"records by a key that is not the table's ({_at(change)}).",
+        remedy=(
+            "Give the table a primary key on the source, or leave it out with `exclude` in [source]; one partition "
+            "for its topic avoids it."
+        ),
     )
 
 

@@ -101,6 +101,7 @@ class TypeDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
 class Table(msgspec.Struct, frozen=True, omit_defaults=True):
     """One version of a table: columns in order, the key's column names in key order.
 
+    `primary_key` holds the columns of the index that REPLICA IDENTITY names where there is no primary key.
     `replica_identity` is pg_class.relreplident (d, n, f, i); `kind` is pg_class.relkind (r, p).
     `parent` names the partitioned or inherited parent, if there is one. `types` are all that the columns
     need and PostgreSQL does not have by itself, each behind those that it is made of.
@@ -128,6 +129,24 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def skipped_columns(self) -> tuple[Column, ...]:
         return tuple(c for c in self.columns if c.skipped)
+
+    @property
+    def is_keyed_by_rows(self) -> bool:
+        """True where the key is read from the rows, since that of the records need not be the table's.
+
+        Debezium takes the first unique index by its name for a key where there is no primary key.
+        """
+        return self.replica_identity == "i"
+
+    @property
+    def is_keyless(self) -> bool:
+        """True where nothing tells a row from another one that is equal: REPLICA IDENTITY FULL, and no primary key."""
+        return not self.primary_key
+
+    @property
+    def is_told_by_rows(self) -> bool:
+        """True where the key of a record is none of the table's: there is no primary key."""
+        return self.is_keyless or self.is_keyed_by_rows
 
     def column(self, name: str) -> Column | None:
         return next((c for c in self.columns if c.name == name), None)

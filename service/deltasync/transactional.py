@@ -25,6 +25,7 @@ from deltasync.pipeline import Pipeline, blamed
 from deltasync.plan import StaleDescriptionError
 from deltasync.ports import Batch, Consumer, Replica
 from deltasync.settings import Settings
+from deltasync.table import Table, TableId
 from deltasync.transactions import Read, Transactions, Unit, changes_of, is_partly_applied
 
 log = structlog.get_logger(__name__)
@@ -48,7 +49,8 @@ class TransactionalPipeline(Pipeline):
         super().__init__(settings, consumer, replica, metrics, lifecycle)
         topic = Partition(f"{settings.topic_prefix}.transaction", 0)
         batch = settings.batch
-        self._transactions = Transactions(topic, _BATCHES_KEPT * batch.rows_max, _BATCHES_KEPT * batch.bytes_max)
+        kept = (_BATCHES_KEPT * batch.rows_max, _BATCHES_KEPT * batch.bytes_max)
+        self._transactions = Transactions(topic, *kept, self._description)
         self._held: set[Partition] = set()
 
         self._batch: list[Whole] = []
@@ -130,6 +132,9 @@ class TransactionalPipeline(Pipeline):
         announcing = False
         try:
             for unit in self._transactions.ready():
+                if self._is_read_too_early(unit):
+                    self._flush()
+                    return False
                 whole = _whole(unit)
                 announces = any(one.event is not None for one in whole)
                 if announces != announcing or (announces and unit.end is not None):
@@ -148,6 +153,13 @@ class TransactionalPipeline(Pipeline):
             return False
         return self._flush()
 
+    def _is_read_too_early(self, unit: Unit) -> bool:
+        """True where a table turned out to have no primary key since its records were read: they are read again."""
+        return any(
+            read.change is not None and read.by_rows != self._tables.is_told_by_rows(read.change.table)
+            for read in unit.reads
+        )
+
     def _add(self, whole: Whole) -> bool:
         """Put one more into the batch, and apply that when it is full; False where something stops it."""
         readable: Whole = []
@@ -156,6 +168,10 @@ class TransactionalPipeline(Pipeline):
             if change is not None and change.table not in CONTROL_TABLES and self._tables.is_passed_over(change):
                 readable.append(one._replace(change=None))
                 continue
+            if change is not None and self._is_spread(change):
+                if self._flush():
+                    self._assignment.stop(one.partition, intake.spread_without_key(change))
+                return False
             obstacle = self._tables.obstacle(change.table) if change is not None else None
             if change is not None and obstacle is not None:
                 if self._flush():
@@ -165,6 +181,12 @@ class TransactionalPipeline(Pipeline):
         self._batch.append(readable)
         self._batch_rows += len(readable)
         return self._batch_rows < self._settings.batch.rows_max or self._flush()
+
+    def _description(self, table: TableId) -> Table | None:
+        return self._tables.description(table)
+
+    def _is_spread(self, change: Change) -> bool:
+        return self._tables.is_told_by_rows(change.table) and change.partition.topic in self._assignment.spread()
 
     def _flush(self) -> bool:
         """Apply the batch; False where something stops it."""

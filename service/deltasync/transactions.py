@@ -12,16 +12,18 @@ is not later than the last one, and whatever stands before the end of the last t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from deltasync import keyless
 from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Position, Record
-from deltasync.debezium import envelope
+from deltasync.debezium import envelope, keys
 from deltasync.debezium.transaction import End, decode_end
 from deltasync.errors import RecordError
 from deltasync.intake import Cut
 from deltasync.progress import Progress
+from deltasync.table import Table, TableId
 
 # The end of a transaction stands behind all of its changes.
 _LAST = 2**63
@@ -30,7 +32,8 @@ _LAST = 2**63
 class Read(NamedTuple):
     """A record that was read, and its partition's progress behind it.
 
-    `transaction` is None for one that belongs to none. `moves` is that of its record.
+    `transaction` is None for one that belongs to none. `moves` is that of its record. `by_rows` tells that its table
+    was known to have no primary key.
     """
 
     partition: Partition
@@ -41,6 +44,7 @@ class Read(NamedTuple):
     order: int = 0
     moves: bool = False
     bytes: int = 0
+    by_rows: bool = False
 
 
 class Unit(NamedTuple):
@@ -75,10 +79,17 @@ class Transactions:
     """What was read of a group of partitions and waits to become whole.
 
     `topic` is the partition of Debezium's ends. `rows_max` and `bytes_max` bound what is kept, but for the
-    transaction that is next.
+    transaction that is next. `description` tells what is known of a table when its record is read.
     """
 
-    def __init__(self, topic: Partition, rows_max: int, bytes_max: int) -> None:
+    def __init__(
+        self,
+        topic: Partition,
+        rows_max: int,
+        bytes_max: int,
+        description: Callable[[TableId], Table | None] = lambda _table: None,
+    ) -> None:
+        self._description = description
         self.topic = topic
         self._rows_max = rows_max
         self._bytes_max = bytes_max
@@ -189,6 +200,11 @@ class Transactions:
         if partition == self.topic:
             return self._read_boundary(record, progress)
         change = envelope.decode(record)
+        table = self._description(change.table) if change is not None else None
+        by_rows = table is not None and table.is_told_by_rows
+        if change is not None and table is not None and by_rows:
+            change = keys.told_by_rows(change, record, table)
+        applied = keyless.applied if table is not None and table.is_keyless else rule.applied
         found = change or envelope.decode_message(record)
         size = len(record.value or b"")
         if found is None:
@@ -196,15 +212,17 @@ class Transactions:
         if change is not None and change.op is Op.READ:
             if not change.incremental and _is_repeated(change.position, progress, mark):
                 return Read(partition, offset, rule.skipped(progress, change), bytes=size)
-            return Read(partition, offset, rule.applied(progress, change), change, bytes=size)
+            if table is not None and table.is_keyless:
+                change = change._replace(begins=keyless.begins(progress, change))
+            return Read(partition, offset, applied(progress, change), change, bytes=size, by_rows=by_rows)
         transaction, order = found.transaction, found.order
         if transaction is None or order is None:
             raise _no_transaction(record)
-        after = rule.applied(progress, change) if change is not None else rule.passed(progress, offset)
+        after = applied(progress, change) if change is not None else rule.passed(progress, offset)
         if _is_applied(record, found.position, mark) or order <= self._last(transaction, partition):
             passed = rule.skipped(progress, change) if change is not None else after
             return Read(partition, offset, passed, bytes=size)
-        return Read(partition, offset, after, change, transaction, order, record.moves, size)
+        return Read(partition, offset, after, change, transaction, order, record.moves, size, by_rows)
 
     def _read_boundary(self, record: Record, progress: Progress) -> Read:
         end = decode_end(record)
@@ -280,7 +298,7 @@ def changes_of(reads: Sequence[Read]) -> list[Change | None]:
         before = found[half] if half is not None else None
         if half is not None and before is not None and _is_one(before, change):
             found[half], found[index] = None, change._replace(old_key=before.key)
-        half = index if read.moves else None
+        half = index if read.moves and change.key is not None else None
     return found
 
 

@@ -34,6 +34,9 @@ USER_TYPES = """
 """
 
 
+NO_KEY = "no primary key: add one, or set REPLICA IDENTITY FULL, or USING INDEX a unique index of NOT NULL columns"
+
+
 def test_rows_of_the_transaction_that_creates_the_table_travel(source: Source) -> None:
     source.setup()
     source.make_slot()
@@ -139,10 +142,29 @@ def test_a_table_that_loses_its_key_leaves_so_that_the_application_can_go_on(sou
     source.setup()
     source.admin.execute("ALTER TABLE shop.customer DROP CONSTRAINT customer_pkey")
 
-    assert source.newest("customer") == ("ddl", False, None, "no primary key")
+    assert source.newest("customer") == ("ddl", False, None, NO_KEY)
     source.admin.execute("UPDATE shop.customer SET name = 'second'")
     source.admin.execute("ALTER TABLE shop.customer ADD PRIMARY KEY (id)")
     assert source.newest("customer")[:2] == ("ddl", True)
+
+
+def test_an_index_is_the_key_as_long_as_it_is_the_identity(source: Source) -> None:
+    """Without the index, UPDATE would fail in the application: the table leaves, by whatever way the index goes."""
+    source.setup()
+    source.admin.execute("CREATE TABLE shop.seat (n int NOT NULL, code text NOT NULL, more int)")
+    assert source.newest("seat") == ("ddl", False, None, NO_KEY)
+    source.admin.execute("CREATE UNIQUE INDEX seat_key ON shop.seat (code, n) INCLUDE (more)")
+    source.admin.execute("ALTER TABLE shop.seat REPLICA IDENTITY USING INDEX seat_key")
+
+    assert source.newest("seat") == ("ddl", True, True, None)
+    query = "SELECT description -> 'primary_key' FROM deltasync.schema_log WHERE table_name = 'seat' ORDER BY id"
+    assert source.admin.execute(query).fetchall()[-1] == (["code", "n"],)
+    source.admin.execute("REINDEX INDEX CONCURRENTLY shop.seat_key")
+    source.admin.execute("ALTER TABLE shop.seat ADD COLUMN another int")
+    assert source.newest("seat") == ("ddl", True, True, None)
+    source.admin.execute("DROP INDEX shop.seat_key")
+    assert source.newest("seat") == ("ddl", False, None, NO_KEY)
+    source.admin.execute("INSERT INTO shop.seat VALUES (1, 'a', 1); UPDATE shop.seat SET more = 2")
 
 
 def test_partitions_travel_as_their_root(source: Source) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 import msgspec
-from tests.property.kinds import Shape, is_big, shape, token, unavailable
+from tests.property.kinds import CTID, Shape, is_big, shape, token, unavailable
 
 from deltasync.debezium.schema_log import CANARY, SCHEMA_LOG
 from deltasync.table import TableId
@@ -19,7 +21,8 @@ class Event(NamedTuple):
     """One change in the order of the stream: `key` and `after` are JSON.
 
     `lacks` tells that values did not travel, `moves` that the row goes on under another key, `takes` which unique
-    values the row has then, `together` that it does not fit in without the next ones.
+    values the row has then, `together` that it does not fit in without the next ones. `before` is what the table's
+    REPLICA IDENTITY tells, of tables without a primary key, `order` the change's number in its transaction.
     """
 
     transaction: int
@@ -33,6 +36,8 @@ class Event(NamedTuple):
     moves: bool = False
     takes: tuple[Hashable, ...] = ()
     together: bool = False
+    before: str | None = None
+    order: int = 0
 
 
 class _Transaction:
@@ -61,6 +66,7 @@ class Source:
         self._spread = frozenset(spread)
         self._rows: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
         self._open: dict[int, _Transaction] = {}
+        self._places = count(1)
         self._lsn = 10_000
         self._clock_us = 1_700_000_000_000_000
         for name in self.shapes:
@@ -70,6 +76,8 @@ class Source:
 
     def insert(self, session: int, name: str, rows: list[Row]) -> None:
         """One INSERT, or COPY where there are more rows: they share one place in the log."""
+        if self.shapes[name].table.is_keyless:
+            rows = [{**row, CTID: str(next(self._places))} for row in rows]
         found = {self.shapes[name].identity(row): row for row in rows}
         fresh = {identity: row for identity, row in found.items() if identity not in self._rows[name]}
         if not fresh or not self._lock(session, name, fresh) or not self._take(session, name, {}, fresh):
@@ -95,8 +103,9 @@ class Source:
             return
         after = {**before, **changes}
         moved = self.shapes[name].identity(after)
-        old, new = self._key(name, before), self._key(name, after)
-        lacking = frozenset() if name in self._full else self._untouched(name, before, after)
+        told = self._told(name, before, after)
+        old, new = self._key(name, before if told is None else told), self._key(name, after)
+        lacking = frozenset() if self._is_full(name) else self._untouched(name, before, after)
         if old != new and lacking and name in self._spread:
             return
         if (moved != identity and moved in self._rows[name]) or not self._lock(session, name, (identity, moved)):
@@ -107,11 +116,13 @@ class Source:
         image, takes = self._image(name, after, lacking), self.shapes[name].taken(after)
         del self._rows[name][identity]
         self._rows[name][moved] = after
-        if old == new:
-            self._log(session, lsn, name, "u", new, image, lacks=bool(lacking), takes=takes, together=deferred)
+        before_image = None if told is None else self._image(name, told)
+        log = partial(self._log, session, lsn, name)
+        if old != new and (told is not None or self.shapes[name].key == self.shapes[name].record_key):
+            log("d", old, None, moves=True, before=before_image)
+            log("c", new, image, lacks=bool(lacking), takes=takes, together=deferred)
         else:
-            self._log(session, lsn, name, "d", old, None, moves=True)
-            self._log(session, lsn, name, "c", new, image, lacks=bool(lacking), takes=takes, together=deferred)
+            log("u", new, image, lacks=bool(lacking), takes=takes, together=deferred, before=before_image)
 
     def delete(self, session: int, name: str, identity: Hashable) -> None:
         row = self._rows[name].get(identity)
@@ -120,7 +131,9 @@ class Source:
         if not self._take(session, name, {identity: row}, {}):
             return
         del self._rows[name][identity]
-        self._log(session, self._write(), name, "d", self._key(name, row), None)
+        told = self._told(name, row, None)
+        before = None if told is None else self._image(name, told)
+        self._log(session, self._write(), name, "d", self._key(name, told or row), None, before=before)
 
     def truncate(self, session: int, names: list[str]) -> None:
         """TRUNCATE of several tables, which share one place in the log."""
@@ -178,7 +191,10 @@ class Source:
         self._write()
         self._clock_us += step_us
         number = len(self.commits)
-        self.stream += [e._replace(transaction=number, committed_us=self._clock_us) for e in transaction.events]
+        self.stream += [
+            e._replace(transaction=number, committed_us=self._clock_us, order=order)
+            for order, e in enumerate(transaction.events, 1)
+        ]
         self.commits.append(self._lsn)
 
     def rollback(self, session: int) -> None:
@@ -203,6 +219,10 @@ class Source:
     def row(self, name: str, identity: Hashable) -> Row:
         return self._rows[name][identity]
 
+    def is_keyless(self, table: TableId) -> bool:
+        shape = self.shapes.get(table.name)
+        return shape is not None and shape.table.is_keyless
+
     def position(self) -> int:
         """A place in the log: where a slot that is made now begins."""
         return self._write()
@@ -210,7 +230,7 @@ class Source:
     def clock_us(self) -> int:
         return self._clock_us
 
-    def snapshot(self) -> Iterable[tuple[TableId, bytes, str]]:
+    def snapshot(self) -> Iterable[tuple[TableId, bytes | None, str]]:
         """The rows that a snapshot reads: committed ones."""
         for name, rows in self.committed.items():
             for row in rows.values():
@@ -296,16 +316,33 @@ class Source:
         moves: bool = False,
         takes: Iterable[Hashable] = (),
         together: bool = False,
+        before: str | None = None,
     ) -> None:
-        event = Event(0, lsn, 0, self.shapes[name].table.id, op, key, after, lacks, moves, tuple(takes), together)
+        table = self.shapes[name].table.id
+        event = Event(0, lsn, 0, table, op, key, after, lacks, moves, tuple(takes), together, before)
         self._open.setdefault(session, _Transaction()).events.append(event)
+
+    def _is_full(self, name: str) -> bool:
+        return name in self._full or self.shapes[name].table.replica_identity == "f"
+
+    def _told(self, name: str, before: Row, after: Row | None) -> Row | None:
+        """What the log has of a row before its change, of a table without a primary key; the rest of it is NULL."""
+        shape = self.shapes[name]
+        if shape.table.is_keyless:
+            return before
+        if shape.key == shape.record_key or (after is not None and all(before[c] == after[c] for c in shape.key)):
+            return None
+        return {column: before[column] if column in shape.key else None for column in shape.kinds}
 
     def _untouched(self, name: str, before: Row, after: Row) -> frozenset[str]:
         kinds = self.shapes[name].kinds
         return frozenset(c for c, kind in kinds.items() if is_big(kind, before[c]) and before[c] == after[c])
 
-    def _key(self, name: str, row: Row, *, snapshot: bool = False) -> bytes:
-        kinds, key = self.shapes[name].kinds, self.shapes[name].key
+    def _key(self, name: str, row: Row, *, snapshot: bool = False) -> bytes | None:
+        """The key that Debezium gives to a record."""
+        kinds, key = self.shapes[name].kinds, self.shapes[name].record_key
+        if not key:
+            return None
         return ("{" + ",".join(f'"{c}":{token(kinds[c], row[c], snapshot)}' for c in key) + "}").encode()
 
     def _image(self, name: str, row: Row, lacking: frozenset[str] = frozenset(), *, snap: bool = False) -> str:

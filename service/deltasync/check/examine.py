@@ -26,7 +26,7 @@ from deltasync.settings import Database, Settings
 from deltasync.source.generated import generated
 from deltasync.source.setup import pipeline_of
 from deltasync.source.snapshot import template_variables
-from deltasync.table import Table, TableId
+from deltasync.table import Table
 
 # No question takes longer: the catalogs answer in moments.
 _SESSION = {"default_transaction_read_only": "on", "statement_timeout": "30s"}
@@ -126,7 +126,7 @@ class _Examination:
             facts = source.read(connection, pipeline, name)
             published = facts.publication.tables if facts.publication else ()
             raw_text = settings.connect.raw_text
-            found = tables.read(connection, facts.server.tables, published, pipeline.exclude, raw_text=raw_text)
+            found = tables.read(connection, facts.server.tables, published, pipeline)
             self._captured = found.captured
             yield from source.judge(facts, pipeline)
             yield from tables.judge(found)
@@ -150,6 +150,7 @@ class _Examination:
                 settings.unavailable_value,
                 raw_text=settings.connect.raw_text,
                 transactions=settings.consistency == "transaction",
+                keyless=settings.source.keyless,
             )
             yield from connector.judge(connector.read(client, name, known), agreed)
 
@@ -162,8 +163,10 @@ class _Examination:
         return {**template_variables(without), **settings.variables()}, {}
 
     def _kafka(self) -> Iterator[Finding]:
-        named: Iterable[TableId] = (table.id for table in self._captured or ())
-        yield from kafka.judge(Admin(self._settings).logs(), named, self._settings.topic_prefix)
+        captured = self._captured or ()
+        named = [table.id for table in captured]
+        keyless = {table.id for table in captured if table.is_told_by_rows}
+        yield from kafka.judge(Admin(self._settings).logs(), named, self._settings.topic_prefix, keyless)
 
     def _replica(self) -> Iterator[Finding]:
         settings = self._settings

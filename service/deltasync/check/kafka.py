@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import CONTROL_TABLES
@@ -12,8 +12,13 @@ from deltasync.monitor.lag import topics
 from deltasync.table import TableId
 
 
-def judge(partitions: Iterable[Partition], tables: Iterable[TableId], prefix: str) -> Iterator[Finding]:
-    """Topics with more than one partition: of these a TRUNCATE has no order against the rows, and control needs one."""
+def judge(
+    partitions: Iterable[Partition], tables: Iterable[TableId], prefix: str, keyless: Collection[TableId] = ()
+) -> Iterator[Finding]:
+    """Topics with more than one partition: of these a TRUNCATE has no order against the rows, and control needs one.
+
+    So do the tables without a primary key (`keyless`): their rows have no order across partitions at all.
+    """
     known = topics({*tables, *CONTROL_TABLES}, prefix)
     counts = Counter(partition.topic for partition in partitions)
     for topic, count in sorted(counts.items()):
@@ -28,6 +33,16 @@ def judge(partitions: Iterable[Partition], tables: Iterable[TableId], prefix: st
                 f"The control topic {topic} has {count} partitions.",
                 "What it tells has no order then.",
                 "Stop connector and workers, delete the topic, and start the connector: it makes one partition.",
+                table,
+            )
+        elif table in keyless:
+            yield Finding(
+                Gravity.REFUSED,
+                Area.KAFKA,
+                f"The topic {topic} of a table without a primary key has {count} partitions.",
+                "Debezium spreads its records by a key that is not the table's: its partitions stop.",
+                f"ALTER TABLE {table.sql} ADD PRIMARY KEY (…); or leave the table out, or make the topic with one "
+                "partition and read the table again.",
                 table,
             )
         else:

@@ -52,11 +52,24 @@ class _Envelope(msgspec.Struct, gc=False):
     ts_ms: int | None = None
 
 
+class _Snapshot(msgspec.Struct, gc=False):
+    snapshot: str | None = None
+
+
+class _Rest(msgspec.Struct, gc=False):
+    """What only the tables without a primary key pay for."""
+
+    before: msgspec.Raw = msgspec.Raw(_NULL_JSON)
+    source: _Snapshot | None = None
+    payload: _Rest | None = None
+
+
 class _KeyWithSchema(msgspec.Struct, gc=False):
     payload: msgspec.Raw
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
+_rest = msgspec.json.Decoder(_Rest)
 _key_with_schema = msgspec.json.Decoder(_KeyWithSchema)
 _sequence = msgspec.json.Decoder(tuple[str | None, str | None])
 _ops = {op.value: op for op in Op}
@@ -102,6 +115,26 @@ def decode_message(record: Record) -> Message | None:
     if found is None or source is None or envelope.op not in _PASSED_OVER:
         return None
     return Message(_position(record, source), _id(found), found.total_order)
+
+
+def before(record: Record) -> bytes | None:
+    """The row before the change as raw JSON, as far as the table's REPLICA IDENTITY tells it; None where it does not.
+
+    Only for records that `decode` has read.
+    """
+    row = bytes(_decode_rest(record).before)
+    return None if row == _NULL_JSON else row
+
+
+def snapshot_mark(record: Record) -> str | None:
+    """Where a read stands in its snapshot: `first`, `last_in_data_collection` … For records that `decode` has read."""
+    source = _decode_rest(record).source
+    return None if source is None else source.snapshot
+
+
+def _decode_rest(record: Record) -> _Rest:
+    found = _rest.decode(record.value or _NULL_JSON)
+    return found.payload or found
 
 
 def _change(record: Record, envelope: _Envelope) -> Change:

@@ -19,7 +19,11 @@ SELECT c.oid,
                            FROM pg_index i
                           CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
                            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-                          WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts),
+                          WHERE k.place <= i.indnkeyatts
+                            AND i.indexrelid = (SELECT key.indexrelid FROM pg_index key
+                                                 WHERE key.indrelid = c.oid
+                                                   AND (key.indisprimary OR key.indisreplident AND c.relreplident = 'i')
+                                                 ORDER BY key.indisprimary DESC LIMIT 1)),
          'columns', (SELECT coalesce(jsonb_agg(jsonb_build_object(
                        'name', a.attname,
                        'sql_type', format_type(a.atttypid, a.atttypmod),

@@ -121,8 +121,21 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
            WHEN c.relpersistence = 'u' THEN 'unlogged'
            WHEN c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid)
              THEN 'other tables inherit from it'
-           WHEN NOT $2 ? 'primary_key' THEN 'no primary key'
-           WHEN c.relreplident = 'i' THEN 'REPLICA IDENTITY is an index beside the primary key'
+           WHEN NOT $2 ? 'primary_key' AND c.relreplident <> 'f'
+             THEN 'no primary key: add one, or set REPLICA IDENTITY FULL, or USING INDEX a unique index of NOT NULL columns'
+           WHEN NOT $2 ? 'primary_key'
+                AND NOT EXISTS (SELECT FROM deltasync.captured_schema s
+                                  JOIN deltasync.pipeline p ON p.pipeline = s.pipeline
+                                 WHERE s.name = n.nspname AND p.keyless)
+             THEN 'no primary key: add one, or set DELTASYNC_SOURCE_KEYLESS'
+           WHEN NOT $2 ? 'primary_key'
+                AND EXISTS (SELECT FROM pg_partition_tree(c.oid) l JOIN pg_class lc ON lc.oid = l.relid
+                             WHERE l.isleaf AND lc.relreplident <> 'f')
+             THEN 'no primary key, and a partition without REPLICA IDENTITY FULL'
+           WHEN c.relreplident = 'i' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+             THEN 'REPLICA IDENTITY is an index beside the primary key'
+           WHEN c.relreplident = 'i' AND c.relkind = 'p'
+             THEN 'REPLICA IDENTITY is an index of a partitioned table: add a primary key'
            WHEN NOT deltasync.identified(c.oid)
              THEN 'the primary key is deferrable or invalid, REPLICA IDENTITY is NOTHING, or a partition is foreign'
            WHEN c.relname ~ '["[:cntrl:]]' THEN 'its name holds a quote or a control character'
@@ -380,7 +393,7 @@ EXCEPTION WHEN OTHERS THEN
 END
 $body$;
 
--- Tables that are gone, and columns that went with a type or another object.
+-- Tables that are gone, and columns and keys that went with a type, an index or another object.
 CREATE OR REPLACE FUNCTION deltasync.on_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $body$
 DECLARE
@@ -391,6 +404,12 @@ BEGIN
       FROM pg_event_trigger_dropped_objects() o
       JOIN deltasync.known_table k ON k.relation = o.objid
      WHERE o.classid = 'pg_class'::regclass AND o.object_type IN ('table', 'table column')
+    UNION
+    -- A dropped index does not tell whose it was: tables that were known by theirs and have none any more.
+    SELECT c.oid, 'key'
+      FROM deltasync.known_table k
+      JOIN pg_class c ON c.oid = k.relation AND c.relreplident = 'i' AND NOT deltasync.identified(c.oid)
+     WHERE EXISTS (SELECT FROM pg_event_trigger_dropped_objects() o WHERE o.object_type = 'index')
   LOOP
     BEGIN
       IF dropped.object_type = 'table' THEN

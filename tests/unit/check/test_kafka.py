@@ -1,0 +1,22 @@
+"""What is said of topics with several partitions."""
+
+from __future__ import annotations
+
+from deltasync.change import Partition
+from deltasync.check.kafka import judge
+from deltasync.table import TableId
+
+T = TableId("shop", "t")
+
+
+def test_several_partitions_are_refused_where_rows_have_no_order_across_them() -> None:
+    two = [Partition("p.shop.t", 0), Partition("p.shop.t", 1)]
+
+    assert list(judge(two[:1], [T], "p", [T])) == []
+    assert [finding.gravity for finding in judge(two, [T], "p")] == ["note"]
+    (finding,) = judge(two, [T], "p", [T])
+    assert (finding.gravity, finding.what) == (
+        "refused",
+        "The topic p.shop.t of a table without a primary key has 2 partitions.",
+    )
+    assert 'ALTER TABLE "shop"."t" ADD PRIMARY KEY' in finding.remedy

@@ -1,0 +1,55 @@
+"""The key of a row, where the record's own need not be the table's."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from tests.unit.make import TABLE, envelope, record
+
+from deltasync.change import Change
+from deltasync.debezium.envelope import decode
+from deltasync.debezium.keys import keyed_by_rows
+from deltasync.errors import RecordError
+
+BY_INDEX = msgspec.structs.replace(TABLE, primary_key=("b", "id"), replica_identity="i")
+
+
+def _keyed(op: str, before: object, after: dict[str, object] | None = None, *, schemas: bool = False) -> Change:
+    value: dict[str, object] = {**envelope(op, after), "before": before}
+    found = record({"schema": {}, "payload": value} if schemas else value, key={"a": None})
+    change = decode(found)
+    assert change is not None
+    return keyed_by_rows(change, found, BY_INDEX)
+
+
+@pytest.mark.parametrize("schemas", [False, True])
+def test_the_key_is_that_of_the_row_in_the_order_of_the_index(*, schemas: bool) -> None:
+    after = {"id": 1, "a": "x", "b": "1.0"}
+
+    assert _keyed("c", None, after, schemas=schemas)[2:3] == (b'{"b":"1.0","id":1}',)
+    assert _keyed("r", None, after, schemas=schemas).key == b'{"b":"1.0","id":1}'
+    assert _keyed("d", {"id": 7, "a": None, "b": "2"}, schemas=schemas).key == b'{"b":"2","id":7}'
+    assert _keyed("t", None).key is None
+
+
+def test_a_row_that_had_another_key_tells_it() -> None:
+    after = {"id": 1, "a": "x", "b": "1.0"}
+
+    assert _keyed("u", None, after).old_key is None
+    assert _keyed("u", {"id": 1, "a": None, "b": "1.0"}, after).old_key is None
+    assert _keyed("u", {"id": 2, "a": None, "b": "1.0"}, after).old_key == b'{"b":"1.0","id":2}'
+
+
+@pytest.mark.parametrize(
+    ("op", "before", "after"),
+    [
+        ("d", None, None),
+        ("d", {"id": None, "a": None, "b": "1"}, None),
+        ("d", {"a": "x", "b": "1"}, None),
+        ("c", None, {"id": 1, "b": None}),
+        ("u", {"id": 1, "b": None}, {"id": 1, "b": "1"}),
+    ],
+)
+def test_a_key_that_is_not_told_is_not_guessed(op: str, before: object, after: dict[str, object] | None) -> None:
+    with pytest.raises(RecordError, match=r"offset 0 does not hold the key of shop.t \(b, id\)"):
+        _keyed(op, before, after)

@@ -32,9 +32,11 @@ SCHEMA = """
 TABLES = ("shop.seat", "shop.part", "shop.plain")
 
 
-@pytest.mark.parametrize("schemas", ["false", "true"])
-def test_the_index_of_the_identity_is_the_key(flow: Flow, schemas: str) -> None:
+@pytest.mark.parametrize(("schemas", "consistency"), [("false", "key"), ("true", "key"), ("false", "transaction")])
+def test_the_index_of_the_identity_is_the_key(flow: Flow, schemas: str, consistency: str) -> None:
     """Whatever key Debezium gives the records: changes, keys that change and swap, large values that stay."""
+    flow.settings = flow.settings.model_copy(update={"consistency": consistency})
+    flow.env["DELTASYNC_CONSISTENCY"] = consistency
     flow.set_up(SCHEMA, key__converter__schemas__enable=schemas, value__converter__schemas__enable=schemas)
     worker = flow.start_worker()
     flow.wait_equal(*TABLES)

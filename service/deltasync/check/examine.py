@@ -173,7 +173,7 @@ class _Examination:
         name = _user(settings.replica)
         conninfo = settings.replica.admin_conninfo() or ""
         with closing(alchemy(lambda: connect(conninfo, name="check", session=_SESSION))) as core, core.begin():
-            facts = replica.read(core, settings.pipeline, name, settings.source.schemas)
+            facts = replica.read(core, settings, name)
         yield from replica.judge(facts, self._captured)
         if facts.may_create is not None:
             yield from _login(settings.replica, Area.REPLICA)

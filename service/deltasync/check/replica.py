@@ -19,6 +19,7 @@ from deltasync.replica.engine import driver
 from deltasync.replica.setup import SERVER_VERSION_MIN
 from deltasync.replica.tables import SCHEMA, VERSION, version
 from deltasync.replica.writer import holds, misfit
+from deltasync.settings import Settings
 from deltasync.table import Column, SourceTable, Table, TableId, quoted
 
 _SETUP = "Run `deltasync replica setup`."
@@ -28,19 +29,22 @@ _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE")
 class Obstacle(NamedTuple):
     """What of a table on the replica may turn a row away that the source took; `kind` as pg_constraint has it.
 
-    Also t for a trigger and i for a unique index without a constraint.
+    Also t for a trigger and i for a unique index without a constraint. `usually` and `as_replica`: it acts under
+    `constraints` = "ordered", and under "replica-role".
     """
 
     table: TableId
     kind: str
     name: str
+    usually: bool = True
+    as_replica: bool = True
 
 
 class Facts(NamedTuple):
     """All that is judged. `version` is that of our tables, 0 before set-up; `known` the source's tables as told here.
 
     `lacking` are the rights that the role misses on tables that are there; `may_create` is None where the
-    role does not exist.
+    role does not exist. `constraints` is the setting, `may_replicate` whether the role may follow "replica-role".
     """
 
     server_version: int
@@ -48,6 +52,8 @@ class Facts(NamedTuple):
     standby: bool
     role: str
     may_create: bool | None
+    constraints: str
+    may_replicate: bool
     version: int
     known: Mapping[TableId, SourceTable]
     tables: Mapping[TableId, Table]
@@ -55,25 +61,29 @@ class Facts(NamedTuple):
     obstacles: tuple[Obstacle, ...]
 
 
-def read(core: sa.Connection, pipeline: str, role: str, schemas: Sequence[str]) -> Facts:
+def read(core: sa.Connection, settings: Settings, role: str) -> Facts:
     """Blocks for a handful of catalog queries."""
     connection = driver(core)
     query = """
         SELECT current_database()::text, pg_is_in_recovery(),
-               (SELECT has_database_privilege(oid, current_database(), 'CREATE') FROM pg_roles WHERE rolname = %s)
+               has_database_privilege(r.oid, current_database(), 'CREATE'),
+               has_parameter_privilege(r.oid, 'session_replication_role', 'SET')
+          FROM (SELECT) AS always LEFT JOIN pg_roles r ON r.rolname = %s
     """
-    row = connection.execute(query, [role]).fetchone() or ("", False, None)
+    row = connection.execute(query, [role]).fetchone() or ("", False, None, None)
     installed = 0
     if sa.inspect(core).has_table(version.name, schema=SCHEMA):
         installed = core.execute(sa.select(version.c.version)).scalar_one_or_none() or 0
-    known = catalog.load(core, pipeline) if installed == VERSION else {}
-    wanted = sorted({*schemas, *(id_.schema for id_ in known)} - {SCHEMA})
+    known = catalog.load(core, settings.pipeline) if installed == VERSION else {}
+    wanted = sorted({*settings.source.schemas, *(id_.schema for id_ in known)} - {SCHEMA})
     return Facts(
         connection.info.server_version,
         row[0],
         row[1],
         role,
         row[2],
+        settings.replica.constraints,
+        bool(row[3]),
         installed,
         known,
         {table.id: table for table in describe_tables(connection, wanted)},
@@ -97,20 +107,24 @@ def _obstacles(connection: Connection[TupleRow], schemas: Sequence[str]) -> tupl
     query = """
         WITH t AS (SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                     WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p'))
-        SELECT t.nspname, t.relname, contype::text, conname::text
+        SELECT t.nspname, t.relname, contype::text, conname::text,
+               contype <> 'f' OR g.usually, contype <> 'f' OR g.as_replica
           FROM t JOIN pg_constraint o ON o.conrelid = t.oid AND o.contype IN ('u', 'f', 'c', 'x')
+         CROSS JOIN LATERAL (SELECT coalesce(bool_or(tgenabled IN ('O', 'A')), false),
+                                    coalesce(bool_or(tgenabled IN ('R', 'A')), false)
+                               FROM pg_trigger WHERE tgconstraint = o.oid) AS g (usually, as_replica)
         UNION ALL
-        SELECT t.nspname, t.relname, 'i', x.relname::text
+        SELECT t.nspname, t.relname, 'i', x.relname::text, true, true
           FROM t JOIN pg_index i ON i.indrelid = t.oid AND i.indisunique AND NOT i.indisprimary
           JOIN pg_class x ON x.oid = i.indexrelid
          WHERE NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.contype IN ('u', 'x'))
         UNION ALL
-        SELECT t.nspname, t.relname, 't', tgname::text
-          FROM t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A')
+        SELECT t.nspname, t.relname, 't', tgname::text, tgenabled IN ('O', 'A'), tgenabled IN ('R', 'A')
+          FROM t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal
          ORDER BY 1, 2, 3, 4
     """
     rows = connection.execute(query, [schemas])
-    return tuple(Obstacle(TableId(schema, name), kind, it) for schema, name, kind, it in rows)
+    return tuple(Obstacle(TableId(schema, name), *rest) for schema, name, *rest in rows)
 
 
 def judge(facts: Facts, captured: Sequence[Table] | None) -> Iterator[Finding]:
@@ -123,6 +137,8 @@ def judge(facts: Facts, captured: Sequence[Table] | None) -> Iterator[Finding]:
         captured = [one.description for one in facts.known.values() if _is_captured(one) and one.description]
     yield from _server(facts)
     yield from _set_up(facts)
+    if facts.may_create is not None:
+        yield from _rights(facts)
     for id_, one in facts.known.items():
         if one.held is not None and not one.dropped:
             yield _found(
@@ -138,7 +154,10 @@ def judge(facts: Facts, captured: Sequence[Table] | None) -> Iterator[Finding]:
         if existing is not None:
             yield from _table(table, existing, facts)
     names = {table.id for table in captured}
-    yield from (_obstacle(one) for one in facts.obstacles if one.table in names)
+    ordered = facts.constraints == "ordered"
+    for obstacle in facts.obstacles:
+        if obstacle.table in names and (obstacle.usually if ordered else obstacle.as_replica):
+            yield _obstacle(obstacle, ordered=ordered)
 
 
 def _is_captured(table: SourceTable) -> bool:
@@ -170,6 +189,18 @@ def _server(facts: Facts) -> Iterator[Finding]:
             f"The role {facts.role} lacks CREATE on the replica's database.",
             "It could not make the schemas of new tables.",
             f"GRANT CREATE ON DATABASE {quoted(facts.database)} TO {quoted(facts.role)};",
+        )
+
+
+def _rights(facts: Facts) -> Iterator[Finding]:
+    """The right to pass foreign keys and triggers by, which set-up grants where it may."""
+    if facts.version and facts.constraints == "replica-role" and not facts.may_replicate:
+        yield _found(
+            Gravity.REFUSED,
+            f"The role {facts.role} may not set session_replication_role on the replica.",
+            "`deltasync run` does not start: foreign keys and triggers would act on its rows.",
+            f"GRANT SET ON PARAMETER session_replication_role TO {quoted(facts.role)};"
+            ' Or constraints = "ordered" in [replica].',
         )
 
 
@@ -280,25 +311,22 @@ _KINDS = {
 
 
 _STRANGE = "Where the source does not have it, it may refuse a row and stop the partition."
-_BY_SETTING = (
-    "With DELTASYNC_REPLICA_CONSTRAINTS=ordered it acts on every row; otherwise if it is enabled for replicas."
-)
-_ORDERED = (
-    "With DELTASYNC_REPLICA_CONSTRAINTS=ordered rows wait for those that they reference; otherwise it is passed by."
-)
+_FIRES = "It acts on every row that is written here."
+_WAITS = "Rows wait for those that they reference (DELTASYNC_REPLICA_CONSTRAINTS=ordered)."
+_FOR_REPLICAS = "It is enabled for replicas: DELTASYNC_REPLICA_CONSTRAINTS=replica-role does not pass it by."
 
 
-def _obstacle(one: Obstacle) -> Finding:
+def _obstacle(one: Obstacle, *, ordered: bool) -> Finding:
     name = quoted(one.name)
     match one.kind:
         case "t":
             remedy = f"ALTER TABLE {one.table.sql} DISABLE TRIGGER {name};"
-            why = _BY_SETTING
+            why = _FIRES if ordered else _FOR_REPLICAS
         case "i":
             remedy = f"DROP INDEX {quoted(one.table.schema)}.{name};"
             why = _STRANGE
         case _:
             remedy = f"ALTER TABLE {one.table.sql} DROP CONSTRAINT {name};"
-            why = _ORDERED if one.kind == "f" else _STRANGE
+            why = _STRANGE if one.kind != "f" else _WAITS if ordered else _FOR_REPLICAS
     what = f"The replica's {one.table} has the {_KINDS[one.kind]} {one.name}."
     return _found(Gravity.WARNING, what, why, remedy, one.table)

@@ -83,9 +83,6 @@ class Change(NamedTuple):
     incremental snapshot, which are interleaved with streamed changes. `old_key` is the key that the row
     had until this change gave it another one. `transaction` is the source's transaction and `order` the change's
     number in it, across all tables; both are None for reads, and where the connector tells no transactions.
-
-    Only of tables without a key: `before` is the raw JSON of the row before the change, `snapshot` Debezium's mark of
-    a read, and `begins` is true for the first read of the table in a snapshot.
     """
 
     table: TableId
@@ -99,6 +96,3 @@ class Change(NamedTuple):
     old_key: bytes | None = None
     order: int | None = None
     transaction: str | None = None
-    before: bytes | None = None
-    snapshot: str | None = None
-    begins: bool = False

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from deltasync import keyless
 from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Record
 from deltasync.debezium import envelope, keys
@@ -79,10 +78,10 @@ class Tables:
         known = self.known.get(table)
         return known.description if known is not None and known.captured else None
 
-    def is_told_by_rows(self, table: TableId) -> bool:
+    def is_keyed_by_rows(self, table: TableId) -> bool:
         """True for a table that is known to have no primary key."""
         found = self.description(table)
-        return found is not None and found.is_told_by_rows
+        return found is not None and found.is_keyed_by_rows
 
     def lacks_values(self, change: Change) -> bool:
         """True where a value of the row did not travel; its table must have a decoder."""
@@ -157,8 +156,8 @@ class _Taking:
             result = Cut(record.partition, record.offset, error, waits=False)
         if isinstance(result, Cut):
             self._cut(result)
-        elif (first := self._half(record, result)) is not None:
-            self._halves[record.partition] = first
+        elif record.moves and result.change is not None and record.partition.topic not in self._spread:
+            self._halves[record.partition] = result.change
         else:
             self._add(result)
 
@@ -166,12 +165,6 @@ class _Taking:
         for half in self._halves.values():
             self._cut(_half_come(half))
         return Intake(self._taken, self._cuts)
-
-    def _half(self, record: Record, one: Taken) -> Change | None:
-        """The first half of a key change, None where it is none: a table without a key has no halves."""
-        change = one.change
-        parted = record.partition.topic in self._spread
-        return change if record.moves and not parted and change is not None and change.key is not None else None
 
     def _add(self, one: Taken) -> None:
         self._now[one.partition] = one.progress
@@ -206,12 +199,10 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
         return Taken(partition, offset, rule.applied(progress, change), event=schema_event(change))
     is_spread = partition.topic in spread
     table = tables.description(change.table)
-    if table is not None and table.is_told_by_rows:
+    if table is not None and table.is_keyed_by_rows:
         if is_spread:
             raise spread_without_key(change)
-        change = keys.told_by_rows(change, record, table)
-        if table.is_keyless:
-            return _take_keyless(change, progress, tables, raw_text=record.raw_text)
+        change = keys.keyed_by_rows(change, record, table)
     return _take_keyed(change, progress, tables, is_spread=is_spread, raw_text=record.raw_text)
 
 
@@ -229,19 +220,6 @@ def _take_keyed(change: Change, progress: Progress, tables: Tables, *, is_spread
     if change.old_key is not None and rule.may_be_again(progress, change) and tables.lacks_values(change):
         raise _moved_again(change)
     progress = rule.applied(progress, change)
-    return Taken(change.partition, change.offset, progress, change if raw_text else tables.converted(change))
-
-
-def _take_keyless(change: Change, progress: Progress, tables: Tables, *, raw_text: bool) -> Taken | Cut:
-    """A change of a table without a key, which is applied once or not at all."""
-    if keyless.is_again(progress, change):
-        return Taken(change.partition, change.offset, rule.skipped(progress, change))
-    obstacle = tables.obstacle(change.table)
-    if obstacle is not None:
-        return obstacle(change)
-    if change.op is Op.READ:
-        change = change._replace(begins=keyless.begins(progress, change))
-    progress = keyless.applied(progress, change)
     return Taken(change.partition, change.offset, progress, change if raw_text else tables.converted(change))
 
 

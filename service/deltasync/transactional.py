@@ -156,7 +156,7 @@ class TransactionalPipeline(Pipeline):
     def _is_read_too_early(self, unit: Unit) -> bool:
         """True where a table turned out to have no primary key since its records were read: they are read again."""
         return any(
-            read.change is not None and read.by_rows != self._tables.is_told_by_rows(read.change.table)
+            read.change is not None and read.by_rows != self._tables.is_keyed_by_rows(read.change.table)
             for read in unit.reads
         )
 
@@ -186,7 +186,7 @@ class TransactionalPipeline(Pipeline):
         return self._tables.description(table)
 
     def _is_spread(self, change: Change) -> bool:
-        return self._tables.is_told_by_rows(change.table) and change.partition.topic in self._assignment.spread()
+        return self._tables.is_keyed_by_rows(change.table) and change.partition.topic in self._assignment.spread()
 
     def _flush(self) -> bool:
         """Apply the batch; False where something stops it."""

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from deltasync import keyless
 from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Position, Record
 from deltasync.debezium import envelope, keys
@@ -201,10 +200,9 @@ class Transactions:
             return self._read_boundary(record, progress)
         change = envelope.decode(record)
         table = self._description(change.table) if change is not None else None
-        by_rows = table is not None and table.is_told_by_rows
+        by_rows = table is not None and table.is_keyed_by_rows
         if change is not None and table is not None and by_rows:
-            change = keys.told_by_rows(change, record, table)
-        applied = keyless.applied if table is not None and table.is_keyless else rule.applied
+            change = keys.keyed_by_rows(change, record, table)
         found = change or envelope.decode_message(record)
         size = len(record.value or b"")
         if found is None:
@@ -212,13 +210,11 @@ class Transactions:
         if change is not None and change.op is Op.READ:
             if not change.incremental and _is_repeated(change.position, progress, mark):
                 return Read(partition, offset, rule.skipped(progress, change), bytes=size)
-            if table is not None and table.is_keyless:
-                change = change._replace(begins=keyless.begins(progress, change))
-            return Read(partition, offset, applied(progress, change), change, bytes=size, by_rows=by_rows)
+            return Read(partition, offset, rule.applied(progress, change), change, bytes=size, by_rows=by_rows)
         transaction, order = found.transaction, found.order
         if transaction is None or order is None:
             raise _no_transaction(record)
-        after = applied(progress, change) if change is not None else rule.passed(progress, offset)
+        after = rule.applied(progress, change) if change is not None else rule.passed(progress, offset)
         if _is_applied(record, found.position, mark) or order <= self._last(transaction, partition):
             passed = rule.skipped(progress, change) if change is not None else after
             return Read(partition, offset, passed, bytes=size)
@@ -298,7 +294,7 @@ def changes_of(reads: Sequence[Read]) -> list[Change | None]:
         before = found[half] if half is not None else None
         if half is not None and before is not None and _is_one(before, change):
             found[half], found[index] = None, change._replace(old_key=before.key)
-        half = index if read.moves and change.key is not None else None
+        half = index if read.moves else None
     return found
 
 

@@ -38,7 +38,7 @@ class MemoryBench:
         self.broker = memory.Broker()
 
     def partition(self, table: str, number: int = 0) -> Partition:
-        return Partition(f"p.shop.{table}", number)
+        return Partition(f"p.{table}", number)
 
     def make(self, table: str, partitions: int = 1) -> None:
         self.broker.create(f"p.{table}", partitions)
@@ -67,7 +67,7 @@ class KafkaBench:
         self._producer = Producer(self._client)
 
     def partition(self, table: str, number: int = 0) -> Partition:
-        return Partition(f"{self._settings.topic_prefix}.shop.{table}", number)
+        return Partition(f"{self._settings.topic_prefix}.{table}", number)
 
     def make(self, table: str, partitions: int = 1) -> None:
         new = NewTopic(self.partition(table).topic, num_partitions=partitions, replication_factor=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -82,10 +81,8 @@ def _plan(  # noqa: PLR0913 - the parts of a plan
     upserts: tuple[Rows, ...] = (),
     updates: tuple[Rows, ...] = (),
     moves: tuple[Moves, ...] = (),
-    removes: Rows | None = None,
-    inserts: Rows | None = None,
 ) -> TablePlan:
-    return TablePlan(table, truncate, deletes, list(upserts), list(updates), list(moves), removes, inserts)
+    return TablePlan(table, truncate, deletes, list(upserts), list(updates), list(moves))
 
 
 def test_the_ledger(bench: Bench) -> None:
@@ -278,36 +275,3 @@ def test_a_session_that_is_ended_wrote_nothing(bench: Bench) -> None:
     session.close()
 
     assert (bench.rows(), bench.offset()) == ({("1", "a", "b")}, 2)
-
-
-KEYLESS = Table("shop", "k", (column("n", "numeric"), column("j", "json"), column("a", "text")), (), "f")
-
-
-@pytest.mark.parametrize("copies", [3, 700])
-def test_rows_without_a_key_are_told_by_their_texts_and_number(bench: Bench, copies: int) -> None:
-    """As many of the equal rows go as are to, by `unnest` and by COPY; none goes for another, and none twice."""
-
-    def rows() -> Counter[tuple[str | None, ...]]:
-        return Counter(tuple(row[name] for name in "nja") for row in bench.store.rows("k", "nja"))
-
-    def of(number: int, n: str | None, j: str | None = None, a: str | None = "a") -> Rows:
-        return _rows(*[{"n": n, "j": j, "a": a}] * number)
-
-    bench.do(events=(_event(2, KEYLESS),))
-    for found in (of(copies, "1"), of(copies, "1.0", '{"a":  1}'), of(copies, None, None, None)):
-        bench.do(_plan(table=KEYLESS, inserts=found))
-    bench.do(_plan(table=KEYLESS, removes=of(2, "1.0", '{"a":  1}'), inserts=of(1, "1.0", '{"a": 1}')))
-    bench.do(_plan(table=KEYLESS, removes=of(copies - 1, None, None, None)))
-    there: dict[tuple[str | None, ...], int] = {
-        ("1", None, "a"): copies,
-        ("1.0", '{"a":  1}', "a"): copies - 2,
-        ("1.0", '{"a": 1}', "a"): 1,
-    }
-    assert rows() == Counter({**there, (None, None, None): 1})
-
-    for gone in (of(copies + 1, "1"), of(1, "1.00"), of(1, None, None, ""), of(2, None, None, None)):
-        with pytest.raises(RecordError, match=r"1 rows of shop\.k that were changed or deleted on the source are not"):
-            bench.do(_plan(table=KEYLESS, removes=gone))
-    assert rows() == Counter({**there, (None, None, None): 1})
-    bench.do(_plan(table=KEYLESS, truncate=True, inserts=of(2, "NaN")))
-    assert rows() == Counter({("NaN", None, "a"): 2})

@@ -99,22 +99,16 @@ SPREAD = ("item", "line")
 UNIQUE = "seat"
 _TABLES[UNIQUE] = ({"id": INT8, "spot": SPOT, "n": INT4, "flag": BOOL, "note": TEXT}, ("id",))
 _INDEXES = {UNIQUE: (("spot",), ("n", "flag"))}
-# Tables without a primary key: their REPLICA IDENTITY, and the key that Debezium gives to their records.
-_WITHOUT_PRIMARY_KEY = {"ticket": ("i", ("k",)), "pile": ("f", ("a",)), "heap": ("f", ())}
-WITHOUT_PRIMARY_KEY = tuple(_WITHOUT_PRIMARY_KEY)
-_TABLES |= {
-    "ticket": ({"k": NUMERIC, "note": TEXT, "x": INT4, "y": CODE}, ("y", "x")),
-    "pile": ({"a": INT4, "d": DATE}, ()),
-    "heap": ({"flag": BOOL, "k": NUMERIC}, ()),
-}
-# What tells equal rows apart in the source: no column, and nobody else sees it.
-CTID = "ctid"
+# A table without a primary key: an index is its key, and Debezium's records have these columns for theirs.
+BY_INDEX = "ticket"
+_TABLES[BY_INDEX] = ({"k": NUMERIC, "note": TEXT, "x": INT4, "y": CODE}, ("y", "x"))
+_RECORD_KEYS = {BY_INDEX: ("k",)}
 EXTRA = TEXT
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A simulated table: its kinds by column, its description, the columns of its unique indexes and records' keys."""
+    """A simulated table: its kinds by column, its description, the columns of its records' keys and unique indexes."""
 
     kinds: dict[str, Kind]
     table: Table
@@ -137,8 +131,6 @@ class Shape:
 
     def identity(self, row: dict[str, str | None]) -> Hashable:
         """What makes two keys one in PostgreSQL."""
-        if self.table.is_keyless:
-            return row.get(CTID)
         return tuple(_number(row[name]) if self.kinds[name] is NUMERIC else row[name] for name in self.key)
 
 
@@ -157,8 +149,8 @@ def shape(name: str, extra: int = 0) -> Shape:
         )
         for column, kind in kinds.items()
     )
-    identity, record_key = _WITHOUT_PRIMARY_KEY.get(name, ("d", key))
-    return Shape(kinds, Table("shop", name, columns, key, identity), record_key, _INDEXES.get(name, ()))
+    table = Table("shop", name, columns, key, "i" if name in _RECORD_KEYS else "d")
+    return Shape(kinds, table, _RECORD_KEYS.get(name, key), _INDEXES.get(name, ()))
 
 
 def is_big(kind: Kind, text: str | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from tests.property.kinds import NAMES, SPREAD, UNIQUE, WITHOUT_PRIMARY_KEY
+from tests.property.kinds import BY_INDEX, NAMES, SPREAD, UNIQUE
 from tests.property.statements import STATEMENTS
 
 Op = tuple[str, int, int, int]
@@ -36,8 +36,8 @@ _SPREAD = 0.3
 _UNIQUE = 0.3
 # How often there are incremental snapshots, and a table that the initial one left out.
 _READ, _LATE = 0.3, 0.3
-# How often there are tables without a primary key.
-_KEYLESS = 0.5
+# How often there is a table whose key is an index.
+_BY_INDEX = 0.3
 # A batch of so many records holds what only makes sense together.
 _TOGETHER = 5
 _FLOW = {"emit": 12, "step": 24, "noise": 1}
@@ -93,8 +93,7 @@ def _wider(found: Scenario, rng: random.Random) -> Scenario:
         late = tuple(name for name in found.tables if name in SPREAD and rng.random() < _LATE)
         # Of a row that was not read yet, all values have to travel.
         found = found._replace(late=late, full=(*found.full, *late), ops=_among(rng, found.ops, {"read": 1}))
-    keyless = rng.sample(WITHOUT_PRIMARY_KEY, rng.choice((1, 1, 2))) if rng.random() < _KEYLESS else []
-    return found._replace(tables=(*found.tables, *keyless))
+    return found._replace(tables=(*found.tables, BY_INDEX)) if rng.random() < _BY_INDEX else found
 
 
 def _plain(rng: random.Random) -> Scenario:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import count
 from typing import NamedTuple
 
 import msgspec
-from tests.property.kinds import CTID, Shape, is_big, shape, token, unavailable
+from tests.property.kinds import Shape, is_big, shape, token, unavailable
 
 from deltasync.debezium.schema_log import CANARY, SCHEMA_LOG
 from deltasync.table import TableId
@@ -21,8 +20,7 @@ class Event(NamedTuple):
     """One change in the order of the stream: `key` and `after` are JSON.
 
     `lacks` tells that values did not travel, `moves` that the row goes on under another key, `takes` which unique
-    values the row has then, `together` that it does not fit in without the next ones. `before` is what the table's
-    REPLICA IDENTITY tells, of tables without a primary key, `order` the change's number in its transaction.
+    values the row has then, `together` that it does not fit in without the next ones.
     """
 
     transaction: int
@@ -37,7 +35,6 @@ class Event(NamedTuple):
     takes: tuple[Hashable, ...] = ()
     together: bool = False
     before: str | None = None
-    order: int = 0
 
 
 class _Transaction:
@@ -66,7 +63,6 @@ class Source:
         self._spread = frozenset(spread)
         self._rows: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
         self._open: dict[int, _Transaction] = {}
-        self._places = count(1)
         self._lsn = 10_000
         self._clock_us = 1_700_000_000_000_000
         for name in self.shapes:
@@ -76,8 +72,6 @@ class Source:
 
     def insert(self, session: int, name: str, rows: list[Row]) -> None:
         """One INSERT, or COPY where there are more rows: they share one place in the log."""
-        if self.shapes[name].table.is_keyless:
-            rows = [{**row, CTID: str(next(self._places))} for row in rows]
         found = {self.shapes[name].identity(row): row for row in rows}
         fresh = {identity: row for identity, row in found.items() if identity not in self._rows[name]}
         if not fresh or not self._lock(session, name, fresh) or not self._take(session, name, {}, fresh):
@@ -104,8 +98,8 @@ class Source:
         after = {**before, **changes}
         moved = self.shapes[name].identity(after)
         told = self._told(name, before, after)
-        old, new = self._key(name, before if told is None else told), self._key(name, after)
-        lacking = frozenset() if self._is_full(name) else self._untouched(name, before, after)
+        old, new = self._key(name, told or before), self._key(name, after)
+        lacking = frozenset() if name in self._full else self._untouched(name, before, after)
         if old != new and lacking and name in self._spread:
             return
         if (moved != identity and moved in self._rows[name]) or not self._lock(session, name, (identity, moved)):
@@ -116,13 +110,14 @@ class Source:
         image, takes = self._image(name, after, lacking), self.shapes[name].taken(after)
         del self._rows[name][identity]
         self._rows[name][moved] = after
-        before_image = None if told is None else self._image(name, told)
-        log = partial(self._log, session, lsn, name)
-        if old != new and (told is not None or self.shapes[name].key == self.shapes[name].record_key):
-            log("d", old, None, moves=True, before=before_image)
-            log("c", new, image, lacks=bool(lacking), takes=takes, together=deferred)
+        by_index = self.shapes[name].table.is_keyed_by_rows
+        image_before = self._image(name, told) if told else None
+        log = partial(self._log, session, lsn, name, lacks=bool(lacking), takes=takes, together=deferred)
+        if old == new or (by_index and told is None):
+            log("u", new, image, before=image_before)
         else:
-            log("u", new, image, lacks=bool(lacking), takes=takes, together=deferred, before=before_image)
+            self._log(session, lsn, name, "d", old, None, moves=True, before=image_before)
+            log("c", new, image)
 
     def delete(self, session: int, name: str, identity: Hashable) -> None:
         row = self._rows[name].get(identity)
@@ -132,7 +127,7 @@ class Source:
             return
         del self._rows[name][identity]
         told = self._told(name, row, None)
-        before = None if told is None else self._image(name, told)
+        before = self._image(name, told) if told else None
         self._log(session, self._write(), name, "d", self._key(name, told or row), None, before=before)
 
     def truncate(self, session: int, names: list[str]) -> None:
@@ -191,10 +186,7 @@ class Source:
         self._write()
         self._clock_us += step_us
         number = len(self.commits)
-        self.stream += [
-            e._replace(transaction=number, committed_us=self._clock_us, order=order)
-            for order, e in enumerate(transaction.events, 1)
-        ]
+        self.stream += [e._replace(transaction=number, committed_us=self._clock_us) for e in transaction.events]
         self.commits.append(self._lsn)
 
     def rollback(self, session: int) -> None:
@@ -219,10 +211,6 @@ class Source:
     def row(self, name: str, identity: Hashable) -> Row:
         return self._rows[name][identity]
 
-    def is_keyless(self, table: TableId) -> bool:
-        shape = self.shapes.get(table.name)
-        return shape is not None and shape.table.is_keyless
-
     def position(self) -> int:
         """A place in the log: where a slot that is made now begins."""
         return self._write()
@@ -230,7 +218,7 @@ class Source:
     def clock_us(self) -> int:
         return self._clock_us
 
-    def snapshot(self) -> Iterable[tuple[TableId, bytes | None, str]]:
+    def snapshot(self) -> Iterable[tuple[TableId, bytes, str]]:
         """The rows that a snapshot reads: committed ones."""
         for name, rows in self.committed.items():
             for row in rows.values():
@@ -322,15 +310,11 @@ class Source:
         event = Event(0, lsn, 0, table, op, key, after, lacks, moves, tuple(takes), together, before)
         self._open.setdefault(session, _Transaction()).events.append(event)
 
-    def _is_full(self, name: str) -> bool:
-        return name in self._full or self.shapes[name].table.replica_identity == "f"
-
     def _told(self, name: str, before: Row, after: Row | None) -> Row | None:
-        """What the log has of a row before its change, of a table without a primary key; the rest of it is NULL."""
+        """What the log has of a row before its change where an index is the key: its columns, if they change."""
         shape = self.shapes[name]
-        if shape.table.is_keyless:
-            return before
-        if shape.key == shape.record_key or (after is not None and all(before[c] == after[c] for c in shape.key)):
+        same = after is not None and all(before[column] == after[column] for column in shape.key)
+        if same or not shape.table.is_keyed_by_rows:
             return None
         return {column: before[column] if column in shape.key else None for column in shape.kinds}
 
@@ -338,11 +322,8 @@ class Source:
         kinds = self.shapes[name].kinds
         return frozenset(c for c, kind in kinds.items() if is_big(kind, before[c]) and before[c] == after[c])
 
-    def _key(self, name: str, row: Row, *, snapshot: bool = False) -> bytes | None:
-        """The key that Debezium gives to a record."""
+    def _key(self, name: str, row: Row, *, snapshot: bool = False) -> bytes:
         kinds, key = self.shapes[name].kinds, self.shapes[name].record_key
-        if not key:
-            return None
         return ("{" + ",".join(f'"{c}":{token(kinds[c], row[c], snapshot)}' for c in key) + "}").encode()
 
     def _image(self, name: str, row: Row, lacking: frozenset[str] = frozenset(), *, snap: bool = False) -> str:

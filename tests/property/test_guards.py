@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from tests.property.shrink import failure, from_json, watched
 
-from deltasync import intake, keyless, pipeline, plan, progress
+from deltasync import intake, pipeline, plan, progress
 from deltasync.assignment import Assignment
-from deltasync.change import Change, Log, Op, Partition, Record
+from deltasync.change import Change, Log, Op, Partition
 from deltasync.compact import Chain
 from deltasync.debezium import keys
 from deltasync.debezium.rows import RowDecoder
@@ -170,22 +170,6 @@ def _older_read(at: Progress, change: Change) -> bool:
     return change.op is Op.READ and _position(change) <= _mark(at)
 
 
-def _numbers_are_not_compared(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(keyless, "_latest", lambda _progress, _transaction: -1)
-
-
-def _numbers_at_the_watermark_are_skipped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(keyless, "_latest", lambda _progress, _transaction: 1_000_000)
-
-
-def _no_read_begins(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(keyless, "begins", lambda _progress, _change: False)
-
-
-def _no_read_is_the_last(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(keyless, "_LAST", frozenset())
-
-
 def _record_keys_are_taken(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(keys, "keyed_by_rows", lambda change, _record, _table: change)
 
@@ -196,21 +180,7 @@ def _old_keys_are_not_read(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _deletes_without_a_key_are_halves(patch: pytest.MonkeyPatch) -> None:
-    def half(_taking: object, record: Record, one: intake.Taken) -> Change | None:
-        return one.change if record.moves else None
-
-    patch.setattr(intake._Taking, "_half", half)  # noqa: SLF001
-
-
 GUARDS: dict[str, Patch] = {
-    "a change of equal rows is known by its number": _numbers_are_not_compared,
-    "numbers tell what is new at the watermark": _numbers_at_the_watermark_are_skipped,
-    "the first read empties a table without a key": _no_read_begins,
-    "behind the last read another snapshot begins": _no_read_is_the_last,
-    "the key of an index is the row's": _record_keys_are_taken,
-    "the key of an index tells the one before": _old_keys_are_not_read,
-    "rows without a key do not move": _deletes_without_a_key_are_halves,
     "the ledger is written with the rows": _no_ledger_write,
     "the fence compares": _no_fence,
     "the fence locks": _no_lock,
@@ -233,6 +203,8 @@ GUARDS: dict[str, Patch] = {
     "narrowing parts a transaction last": _transactions_are_parted,
     "reads among streamed changes leave the watermark": _reads_move_the_watermark,
     "reads are never skipped": _reads_are_skipped,
+    "the key of an index is the row's": _record_keys_are_taken,
+    "the key of an index tells the one before": _old_keys_are_not_read,
 }
 CASES = {
     msgspec.json.decode(line)["why"]: from_json(line)

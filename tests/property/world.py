@@ -6,8 +6,8 @@ things happen: what comes next in the scenario, until it wakes.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -27,7 +27,6 @@ from deltasync.monitor.metrics import Metrics
 from deltasync.pipeline import Pipeline
 from deltasync.progress import Progress
 from deltasync.settings import Settings
-from deltasync.table import TableId
 
 GROUP = "p"
 # Where a worker can be met by a fault, in the order of a turn.
@@ -302,16 +301,7 @@ class World:
         if found:
             partition, progress = found[where % len(found)]
             is_unique = partition.topic.endswith(f".{UNIQUE}")  # what a row had there may be another's by now
-            stays = is_unique or not self._may_go_back(partition)
-            self._move(partition, progress.next_offset if n % 2 or stays else 0)
-
-    def _may_go_back(self, partition: Partition) -> bool:
-        """A table without a key goes back to where it was read whole, if it was: it stops anywhere else."""
-        schema, _, name = partition.topic.removeprefix(f"{PREFIX}.").partition(".")
-        first = next(iter(self.broker.records(partition, 0)), None)
-        return not self._source.is_keyless(TableId(schema, name)) or (
-            first is not None and first.value is not None and b'"op":"r"' in first.value
-        )
+            self._move(partition, progress.next_offset if n % 2 or is_unique else 0)
 
     def _move(self, partition: Partition, offset: int) -> None:
         log = self.broker.log(partition)
@@ -368,19 +358,22 @@ class World:
 
     def _compare(self, when: str) -> None:
         for name, shape in self._source.shapes.items():
-            columns = list(shape.kinds)
-            wanted = _counted(self._source.committed[name].values(), columns)
-            found = _counted(self.store.rows(name, columns), columns)
+            wanted = self._source.committed[name]
+            found = _by_identity(shape.identity, self.store.rows(name, list(shape.kinds)))
             if found != wanted:
-                raise BrokenError(f"shop.{name} differs {when}: {wanted - found} missing, {found - wanted} surplus")
+                raise BrokenError(f"shop.{name} differs {when}: {_difference(wanted, found)}")
         beats = [row["beat"] for row in self.store.rows("source_canary", ["beat"])]
         if beats != [str(self._source.beat)] * bool(self._source.beat):
             raise BrokenError(f"the canary is at {beats} {when}, not at {self._source.beat}")
 
 
-def _counted(rows: Iterable[Row], columns: Sequence[str]) -> Counter[tuple[str | None, ...]]:
-    """How often each row is there: more than once in tables without a key."""
-    return Counter(tuple(row[column] for column in columns) for row in rows)
+def _by_identity(identity: Callable[[Row], Hashable], rows: Iterable[Row]) -> dict[Hashable, Row]:
+    return {identity(row): row for row in rows}
+
+
+def _difference(wanted: dict[Hashable, Row], found: dict[Hashable, Row]) -> str:
+    keys = sorted(wanted.keys() | found.keys(), key=str)
+    return "; ".join(f"{k}: {found.get(k)} for {wanted.get(k)}" for k in keys if found.get(k) != wanted.get(k))
 
 
 @cache

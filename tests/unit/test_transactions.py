@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import pytest
-from tests.unit.make import envelope, record
+from tests.unit.make import TABLE, envelope, record
 
 from deltasync.change import Op, Partition, Record
 from deltasync.errors import RecordError
@@ -146,6 +147,18 @@ def test_a_key_change_is_one_change_across_partitions() -> None:
     assert found[0] is None
     assert found[1] is not None
     assert (found[1].op, found[1].key, found[1].old_key) == (Op.CREATE, b'{"id":2}', b'{"id":1}')
+
+
+def test_the_index_of_a_table_without_a_primary_key_is_its_key() -> None:
+    """It is read from the rows where the table is known when its records are read, and that is told."""
+    for table in (TABLE, None, msgspec.structs.replace(TABLE, replica_identity="i", primary_key=("a",))):
+        log = Log()
+        log.transactions = Transactions(ENDS, 100, 10_000, lambda _id, table=table: table)  # type: ignore[misc]
+        unit = log.taken(log.change(A, 1, 1, "c"), log.read(B), log.end(1, 1))[-1]
+        read, *_ = unit.reads
+        by_rows = table is not None and table.replica_identity == "i"
+        assert read.change is not None
+        assert (read.by_rows, read.change.key) == (by_rows, b'{"a":"x"}' if by_rows else b'{"id":1}')
 
 
 def test_what_cannot_be_read_stops_behind_what_was_before_it() -> None:

@@ -52,16 +52,11 @@ class _Envelope(msgspec.Struct, gc=False):
     ts_ms: int | None = None
 
 
-class _Snapshot(msgspec.Struct, gc=False):
-    snapshot: str | None = None
-
-
-class _Rest(msgspec.Struct, gc=False):
+class _Before(msgspec.Struct, gc=False):
     """What only the tables without a primary key pay for."""
 
     before: msgspec.Raw = msgspec.Raw(_NULL_JSON)
-    source: _Snapshot | None = None
-    payload: _Rest | None = None
+    payload: _Before | None = None
 
 
 class _KeyWithSchema(msgspec.Struct, gc=False):
@@ -69,7 +64,7 @@ class _KeyWithSchema(msgspec.Struct, gc=False):
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
-_rest = msgspec.json.Decoder(_Rest)
+_before = msgspec.json.Decoder(_Before)
 _key_with_schema = msgspec.json.Decoder(_KeyWithSchema)
 _sequence = msgspec.json.Decoder(tuple[str | None, str | None])
 _ops = {op.value: op for op in Op}
@@ -122,19 +117,9 @@ def before(record: Record) -> bytes | None:
 
     Only for records that `decode` has read.
     """
-    row = bytes(_decode_rest(record).before)
+    envelope = _before.decode(record.value or _NULL_JSON)
+    row = bytes((envelope.payload or envelope).before)
     return None if row == _NULL_JSON else row
-
-
-def snapshot_mark(record: Record) -> str | None:
-    """Where a read stands in its snapshot: `first`, `last_in_data_collection` … For records that `decode` has read."""
-    source = _decode_rest(record).source
-    return None if source is None else source.snapshot
-
-
-def _decode_rest(record: Record) -> _Rest:
-    found = _rest.decode(record.value or _NULL_JSON)
-    return found.payload or found
 
 
 def _change(record: Record, envelope: _Envelope) -> Change:

@@ -1,4 +1,4 @@
-"""What tells rows apart where there is no primary key: the index of their REPLICA IDENTITY, or all that they hold.
+"""Keys of tables without a primary key, which the index of their REPLICA IDENTITY tells apart.
 
 The key of a record is none of theirs: Debezium takes the first unique index by its name, be it partial or of
 nullable columns, and fills in what a delete does not carry. But each row has the index's columns, and so has what
@@ -20,11 +20,6 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NULL_JSON = b"null"
 
 
-def told_by_rows(change: Change, record: Record, table: Table) -> Change:
-    """The change of a record, as the rows of a table without a primary key tell it (see below)."""
-    return keyless(change, record) if table.is_keyless else keyed_by_rows(change, record, table)
-
-
 def keyed_by_rows(change: Change, record: Record, table: Table) -> Change:
     """The change of a record with the key of its row, and the one that it had before where that was another.
 
@@ -40,31 +35,11 @@ def keyed_by_rows(change: Change, record: Record, table: Table) -> Change:
     return change._replace(key=key, old_key=old if old != key else None)
 
 
-def keyless(change: Change, record: Record) -> Change:
-    """The change of a record of a table without any key, with the row before it.
-
-    Debezium gives such a record the first unique index of the table for a key, if there is one; it is left out.
-    Raises RecordError where the row before the change is missing.
-    """
-    before = envelope.before(record) if change.op in {Op.UPDATE, Op.DELETE} else None
-    if before is None and change.op in {Op.UPDATE, Op.DELETE}:
-        raise _before_missing(change)
-    mark = envelope.snapshot_mark(record) if change.op is Op.READ else None
-    return change._replace(key=None, before=before, snapshot=mark)
-
-
 def _key(row: bytes, columns: Sequence[str]) -> bytes | None:
     """The row's key as raw JSON; None where it lacks a column, or holds none of its values."""
     fields = _fields.decode(row)
     key = {name: fields[name] for name in columns if bytes(fields.get(name, _NULL_JSON)) != _NULL_JSON}
     return msgspec.json.encode(key) if len(key) == len(columns) else None
-
-
-def _before_missing(change: Change) -> RecordError:
-    return RecordError(
-        f"The record at {change.partition} offset {change.offset} does not tell what a row of {change.table} was.",
-        remedy="See whether its REPLICA IDENTITY was changed on the source: it is to be FULL.",
-    )
 
 
 def _not_told(change: Change, table: Table) -> RecordError:

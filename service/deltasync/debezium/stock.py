@@ -31,17 +31,17 @@ class StockForm:
         return bool(self._columns)
 
     def converted(self, change: Change) -> Change:
-        """The change with its keys and rows in the converter's form.
+        """The change with its keys and row in the converter's form.
 
         Raises RecordError (without the value) where stock Debezium does not carry a column exactly, absent
         ones included: it leaves some types out. Reads none but the columns at stake.
         """
-        row, before = (raw and self._restated(change, raw, self._columns) for raw in (change.row, change.before))
+        row = None if change.row is None else self._restated(change, change.row, self._columns)
         key, old_key = (
             self._restated(change, raw, self._key) if raw is not None and self._key else raw
             for raw in (change.key, change.old_key)
         )
-        return change._replace(row=row, before=before, key=key, old_key=old_key)
+        return change._replace(row=row, key=key, old_key=old_key)
 
     def _restated(self, change: Change, raw: bytes, columns: list[Column]) -> bytes:
         try:

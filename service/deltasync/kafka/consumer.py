@@ -52,7 +52,7 @@ class Consumer:
         self._owner: Owner  # told by `start`
         self._options = client_options(settings)
         self._raw_text = settings.connect.raw_text
-        self._pattern = topics_read(settings)
+        self._pattern = f"^{re.escape(settings.topic_prefix)}[.].+"
         self._client = Client(
             {
                 **self._options,
@@ -181,15 +181,6 @@ class Consumer:
 
     def _lost(self, _client: Client, partitions: list[TopicPartition]) -> None:
         self._owner.on_revoke([Partition(p.topic, p.partition) for p in partitions], lost=True)
-
-
-def topics_read(settings: Settings) -> str:
-    """The pipeline's topics, as a regular expression: those that have a schema and a table behind the prefix.
-
-    Those of transaction metadata and of logical messages have one word there: they cost nothing unless they are needed.
-    """
-    names = ".+" if settings.consistency == "transaction" else "[^.]+[.].+"
-    return f"^{re.escape(settings.topic_prefix)}[.]{names}"
 
 
 def client_options(settings: Settings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from deltasync.change import Partition
 from deltasync.debezium.rows import Rows, joined
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import GapError, RecordError, RefusedError
-from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
+from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress, anew
 from deltasync.replica import evolve
@@ -60,10 +60,6 @@ class MemoryTable:
         upserts = [*plan.upserts, *(self._whole(moves) for moves in plan.moves)]
         after = MemoryTable(self.table, {} if plan.truncate else self.rows, self.unique)
         deleted = sum(after._delete(row) for row in _each(plan.deletes))
-        lacking = sum(not after._remove(row) for row in _each(plan.removes))
-        if lacking:
-            raise rows_to_remove_missing(self.table, lacking)
-        deleted += sum(after._insert(row) for row in _each(plan.inserts))
         emptied = dict(after.rows)
         try:
             return after, deleted + after._put(upserts, plan.updates)
@@ -138,15 +134,6 @@ class MemoryTable:
             raise _missing(self.table)
         kept = {name: value for name, value in row.items() if name not in self.table.primary_key}
         self._keep(key, {**before, **kept})
-        return True
-
-    def _remove(self, row: Row) -> bool:
-        """Take one of the rows that hold these values."""
-        found = next((key for key, there in self.rows.items() if row.items() <= there.items()), None)
-        return found is not None and self.rows.pop(found) is not None
-
-    def _insert(self, row: Row) -> bool:
-        self.rows[object()] = {**dict.fromkeys(column.name for column in self.table.columns), **row}
         return True
 
     def _keep(self, key: Hashable, row: Row) -> None:

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from deltasync.debezium.rows import Rows, joined
 from deltasync.errors import RecordError
-from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
+from deltasync.plan import Moves, TablePlan
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.copy_text import copy_text
 from deltasync.replica import constraints, statements
@@ -39,8 +39,6 @@ class _Work(NamedTuple):
     deletes: Rows | None
     upserts: list[Rows]
     updates: list[Rows]
-    removes: Rows | None = None
-    inserts: Rows | None = None
 
 
 class Writer:
@@ -84,23 +82,17 @@ class Writer:
         """What is to be done to a table, with all that has to be read before anything is written."""
         target = self._target(plan.table)
         moved = [self._fetched(target, moves) for moves in plan.moves]
-        upserts = joined([*plan.upserts, *moved])
-        return _Work(target, plan.truncate, plan.deletes, upserts, plan.updates, plan.removes, plan.inserts)
+        return _Work(target, plan.truncate, plan.deletes, joined([*plan.upserts, *moved]), plan.updates)
 
     def _delete(self, work: _Work) -> int:
         if work.truncate:
             referenced = self._constraints.get(work.target.id, NONE).referenced
             self._connection.execute(statements.truncate(work.target, referenced=referenced))
-        if work.removes is not None:
-            found = self._execute(statements.remove, work.target, work.removes)
-            if found != work.removes.count:
-                raise rows_to_remove_missing(work.target, work.removes.count - found)
-            return found
-        return 0 if work.deletes is None else self._execute(statements.delete, work.target, work.deletes)
+        if work.deletes is None:
+            return 0
+        return self._execute(statements.delete, work.target, work.deletes)
 
     def _put(self, work: _Work) -> int:
-        if work.inserts is not None:
-            return self._execute(statements.insert, work.target, work.inserts)
         known = self._constraints.get(work.target.id, NONE)
         if not known.unique or not (work.upserts or work.updates):
             return self._upsert(work)

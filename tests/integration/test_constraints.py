@@ -6,7 +6,9 @@ import pytest
 from tests.flow import Flow, until
 
 from deltasync.errors import RefusedError
+from deltasync.replica import constraints
 from deltasync.replica.session import Replica
+from deltasync.table import TableId
 
 MODES = ("replica-role", "ordered")
 UNIQUE = """
@@ -127,3 +129,16 @@ def test_who_may_not_pass_them_by_is_told_what_to_do(flow: Flow) -> None:
     with pytest.raises(RefusedError, match="may not set session_replication_role") as refused:
         Replica(flow.settings).tables()
     assert 'constraints = "ordered"' in refused.value.remedy
+
+
+def test_foreign_key_between_schemas(flow: Flow) -> None:
+    """Each schema tells all of its own tables, and nothing of another's, which may be known already."""
+    flow.replica.execute(
+        "CREATE SCHEMA crm; CREATE SCHEMA shop; CREATE TABLE crm.customer (id int PRIMARY KEY, mail text UNIQUE);"
+        "CREATE TABLE shop.orders (id int PRIMARY KEY, customer int REFERENCES crm.customer ON DELETE CASCADE)"
+    )
+    customer, orders = TableId("crm", "customer"), TableId("shop", "orders")
+    assert constraints.load(flow.replica, ["shop"]) == {orders: constraints.Constraints(parents=frozenset({customer}))}
+    assert constraints.load(flow.replica, ["crm"]) == {
+        customer: constraints.Constraints(referenced=True, cascades=True, unique=True)
+    }

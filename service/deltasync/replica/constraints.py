@@ -54,7 +54,8 @@ def load(connection: psycopg.Connection, schemas: Iterable[str]) -> dict[TableId
         found[parent_id] = above._replace(referenced=True, cascades=above.cascades or not plain)
         below = found.get(child_id, NONE)
         found[child_id] = below._replace(parents=below.parents | {parent_id})
-    return found
+    # Of another schema's table that stands at the other end of a foreign key, only that is known here.
+    return {id_: known for id_, known in found.items() if id_.schema in wanted}
 
 
 def parents_first(tables: Iterable[TableId], constraints: Mapping[TableId, Constraints]) -> list[TableId]:

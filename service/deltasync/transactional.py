@@ -132,9 +132,6 @@ class TransactionalPipeline(Pipeline):
         announcing = False
         try:
             for unit in self._transactions.ready():
-                if self._is_read_too_early(unit):
-                    self._flush()
-                    return False
                 whole = _whole(unit)
                 announces = any(one.event is not None for one in whole)
                 if announces != announcing or (announces and unit.end is not None):
@@ -145,6 +142,10 @@ class TransactionalPipeline(Pipeline):
                     if not self._announce(whole):
                         return False
                     announcing, whole = False, [one._replace(event=None) for one in whole]
+                # Not before: what announces its table may just have been applied.
+                if self._is_read_too_early(unit):
+                    self._flush()
+                    return False
                 if not self._add(whole):
                     return False
         except RecordError as error:

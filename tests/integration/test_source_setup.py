@@ -18,6 +18,7 @@ from deltasync.postgres.connect import connect
 from deltasync.settings import child_environment
 from deltasync.source import position
 from deltasync.source.setup import setup
+from deltasync.source.statements import VERSION
 from deltasync.table import Table
 
 
@@ -28,7 +29,7 @@ def test_it_captures_what_has_a_key_and_says_why_not_of_the_rest(source: Source)
         "customer": None,
         "Order Line": None,
         "visit": None,
-        "keyless": "no primary key",
+        "keyless": "no primary key: add one, or set REPLICA IDENTITY USING INDEX a unique index of NOT NULL columns",
         "cache": "unlogged",
     }
     assert source.published() == {"customer", "Order Line", "visit"}
@@ -131,12 +132,12 @@ def test_a_source_of_version_1_is_migrated(source: Source) -> None:
     source.setup()
     source.admin.execute("""
         ALTER TABLE deltasync.pipeline DROP COLUMN raw_text; ALTER TABLE deltasync.carried_type DROP COLUMN needs;
-        UPDATE deltasync.source_version SET version = 1
+        DROP TABLE deltasync.skipping_table; UPDATE deltasync.source_version SET version = 1
     """)
     with_converter = source.settings.connect.model_copy(update={"raw_text": True})
     Source(source.admin, source.settings.model_copy(update={"connect": with_converter})).setup()
 
-    assert source.admin.execute("SELECT version FROM deltasync.source_version").fetchone() == (2,)
+    assert source.admin.execute("SELECT version FROM deltasync.source_version").fetchone() == (VERSION,)
     assert source.admin.execute("SELECT raw_text FROM deltasync.pipeline").fetchone() == (True,)
     source.admin.execute("CREATE TABLE shop.opening (id int PRIMARY KEY, at timetz, on_days bool[])")
     assert source.newest("opening") == ("ddl", True, True, None)

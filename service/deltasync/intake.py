@@ -175,19 +175,35 @@ class _Taking:
         self._now.pop(cut.partition, None)
 
 
-def _joined(half: Change, one: Taken, before: Progress, tables: Tables) -> Taken:
+def _joined(half: Change, one: Taken, before: Progress, tables: Tables) -> Taken | Cut:
     """The row under its new key, told which one it had: one change, with the progress behind both.
 
-    What else follows the first half is a connector that died between the two: it sends both again, so the half is
-    passed over. Raises RecordError where the row's large values may be another row's by now.
+    What else follows the first half is a connector that died between the two. Where it goes on before the half, it
+    sends both again, and the half is passed over; where it goes on behind it, the second half is lost. Raises
+    RecordError where the row's large values may be another row's by now.
     """
     change = one.change
+    if change is not None and _is_behind(change, half):
+        return Cut(half.partition, half.offset, _half_lost(half), waits=False)
     if change is None or change.op is not Op.CREATE or change.position != half.position:
         return one
     if rule.may_be_again(before, half) and tables.lacks_values(change):
         raise _moved_again(change)
     progress = rule.applied(rule.applied(before, half), change)
     return one._replace(progress=progress, change=change._replace(old_key=half.key))
+
+
+def _is_behind(change: Change, half: Change) -> bool:
+    """True for a streamed change that the source's log has behind the half; false where positions began anew."""
+    here, there = change.position, half.position
+    if (
+        change.op is Op.READ
+        or here.seq1 is None
+        or there.seq1 is None
+        or (here.seq0 is None and there.seq0 is not None)
+    ):
+        return False
+    return (here.seq0 or 0, here.seq1) > (there.seq0 or 0, there.seq1)
 
 
 def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collection[str]) -> Taken | Cut:
@@ -230,6 +246,17 @@ def _moved_again(change: Change) -> RecordError:
         remedy=(
             "Make the row right by hand (delete the old key, write the new one as the source has it), then: deltasync "
             f"ledger set {change.partition.topic} {change.partition.number} {change.offset + 1} --reason …"
+        ),
+    )
+
+
+def _half_lost(half: Change) -> RecordError:
+    return RecordError(
+        f"The key of a row of {half.table} changed ({_at(half)}), and the row under its new key was never sent: the "
+        "connector was restarted between the two records.",
+        remedy=(
+            "Make the row right by hand (delete the old key, write the new one as the source has it), then: deltasync "
+            f"ledger set {half.partition.topic} {half.partition.number} {half.offset + 1} --reason …"
         ),
     )
 

@@ -118,6 +118,20 @@ def test_half_a_key_change_waits_for_the_other() -> None:
     assert (found.cuts[P0].offset, found.cuts[P0].waits, found.cuts[P0].again) == (1, True, True)
 
 
+def test_a_half_whose_other_half_was_lost_stops() -> None:
+    """Debezium goes on behind the key change where it was restarted within it (measured)."""
+    half, _ = _key_change(0)
+    behind = record(envelope("d", sequence='["10","11"]'), 1, key={"id": 3})
+    for following in (behind, behind._replace(moves=True), record(envelope("t", sequence='["11","1"]'), 1)):
+        found = take([half, following], {P0: Progress()}, _tables(t=described()))
+        assert found.taken == []
+        (cut,) = found.cuts.values()
+        assert (cut.offset, cut.waits, "was never sent" in cut.error.what) == (0, False, True)
+
+    again = record(envelope("u", sequence='[null,"99"]'), 1)
+    assert not take([half, again], {P0: Progress()}, _tables(t=described())).cuts
+
+
 def test_half_a_key_change_is_passed_over_where_the_connector_died_behind_it() -> None:
     """It sends what it had not confirmed again, both halves of this change with it."""
     records = [

@@ -183,8 +183,8 @@ def _joined(half: Change, one: Taken, before: Progress, tables: Tables) -> Taken
     RecordError where the row's large values may be another row's by now.
     """
     change = one.change
-    if change is not None and _is_behind(change, half):
-        return Cut(half.partition, half.offset, _half_lost(half), waits=False)
+    if change is not None and is_behind(change, half):
+        return Cut(half.partition, half.offset, half_lost(half), waits=False)
     if change is None or change.op is not Op.CREATE or change.position != half.position:
         return one
     if rule.may_be_again(before, half) and tables.lacks_values(change):
@@ -193,7 +193,7 @@ def _joined(half: Change, one: Taken, before: Progress, tables: Tables) -> Taken
     return one._replace(progress=progress, change=change._replace(old_key=half.key))
 
 
-def _is_behind(change: Change, half: Change) -> bool:
+def is_behind(change: Change, half: Change) -> bool:
     """True for a streamed change that the source's log has behind the half; false where positions began anew."""
     here, there = change.position, half.position
     if (
@@ -250,7 +250,8 @@ def _moved_again(change: Change) -> RecordError:
     )
 
 
-def _half_lost(half: Change) -> RecordError:
+def half_lost(half: Change) -> RecordError:
+    """The first half of a key change whose second one is not to come."""
     return RecordError(
         f"The key of a row of {half.table} changed ({_at(half)}), and the row under its new key was never sent: the "
         "connector was restarted between the two records.",

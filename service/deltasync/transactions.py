@@ -20,7 +20,7 @@ from deltasync.change import Change, Op, Partition, Position, Record
 from deltasync.debezium import envelope, keys
 from deltasync.debezium.transaction import End, decode_end
 from deltasync.errors import RecordError
-from deltasync.intake import Cut
+from deltasync.intake import Cut, half_lost, is_behind
 from deltasync.progress import Progress
 from deltasync.table import Table, TableId
 
@@ -284,7 +284,10 @@ def _order(read: Read) -> int:
 
 
 def changes_of(reads: Sequence[Read]) -> list[Change | None]:
-    """What records change, one by one, in their order: a key change is told once, with its new key."""
+    """What the records of a unit change, one by one, in their order: a key change is told once, with its new key.
+
+    Raises RecordError where a half of one is missing.
+    """
     found = [read.change for read in reads]
     half: int | None = None
     for index, read in enumerate(reads):
@@ -294,7 +297,12 @@ def changes_of(reads: Sequence[Read]) -> list[Change | None]:
         before = found[half] if half is not None else None
         if half is not None and before is not None and _is_one(before, change):
             found[half], found[index] = None, change._replace(old_key=before.key)
+        elif before is not None and is_behind(change, before):
+            raise half_lost(before)
         half = index if read.moves else None
+    last = found[half] if half is not None else None
+    if last is not None:
+        raise half_lost(last)
     return found
 
 

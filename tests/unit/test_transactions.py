@@ -149,6 +149,16 @@ def test_a_key_change_is_one_change_across_partitions() -> None:
     assert (found[1].op, found[1].key, found[1].old_key) == (Op.CREATE, b'{"id":2}', b'{"id":1}')
 
 
+def test_a_key_change_of_which_a_half_is_missing_is_not_applied() -> None:
+    """Debezium may lose the second one; alone, the first one would delete the row."""
+    for behind in ((), (2, 3)):
+        log = Log()
+        records = [log.change(A, 1, 1, "d", moves=True), *(log.change(A, 1, order, "u") for order in behind)]
+        (unit,) = log.taken(*records, log.end(1, len(records)))
+        with pytest.raises(RecordError, match="was never sent"):
+            changes_of(unit.reads)
+
+
 def test_the_index_of_a_table_without_a_primary_key_is_its_key() -> None:
     """It is read from the rows where the table is known when its records are read, and that is told."""
     for table in (TABLE, None, msgspec.structs.replace(TABLE, replica_identity="i", primary_key=("a",))):

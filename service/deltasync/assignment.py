@@ -70,6 +70,10 @@ class Assignment:
         """The topics of more than one partition."""
         return self._ownership.spread()
 
+    def young(self) -> frozenset[Partition]:
+        """The partitions of such topics, read or not, of which no streamed change was applied yet."""
+        return self._ownership.young()
+
     def is_read(self, partition: Partition) -> bool:
         """True for a partition that is ours and not blocked."""
         return self._ownership.is_open(partition)
@@ -191,6 +195,10 @@ class Assignment:
     def hold(self, partition: Partition) -> None:
         """Deliver nothing of a partition until it is read on; it keeps its state."""
         self._consumer.pause(partition)
+
+    def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Where the logs of these partitions end now. Raises UnreachableError where the broker does not say."""
+        return {partition: log_.end_offset for partition, log_ in self._consumer.logs(list(partitions)).items()}
 
     def read_on(self, partition: Partition, offset: int) -> None:
         """Deliver a partition's records again, from this offset on."""

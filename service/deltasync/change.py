@@ -82,7 +82,8 @@ class Change(NamedTuple):
     `row` is None for deletes and truncates, `key` for truncates. `incremental` marks the reads of an
     incremental snapshot, which are interleaved with streamed changes. `old_key` is the key that the row
     had until this change gave it another one. `transaction` is the source's transaction and `order` the change's
-    number in it, across all tables; both are None for reads, and where the connector tells no transactions.
+    number in it, across all tables; both are None for reads, and where the connector tells no transactions. `raw_text`
+    is that of its record.
     """
 
     table: TableId
@@ -96,3 +97,4 @@ class Change(NamedTuple):
     old_key: bytes | None = None
     order: int | None = None
     transaction: str | None = None
+    raw_text: bool = False

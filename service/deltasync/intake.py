@@ -104,7 +104,7 @@ class Tables:
 
     def converted(self, change: Change) -> Change:
         """A change of stock Debezium's as the table's decoder reads it. Raises RecordError where it is not exact."""
-        if self._stock_form is None:
+        if self._stock_form is None or change.raw_text:
             return change
         form = self._stock_forms.get(change.table)
         if form is None:
@@ -219,10 +219,10 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
         if is_spread:
             raise spread_without_key(change)
         change = keys.keyed_by_rows(change, record, table)
-    return _take_keyed(change, progress, tables, is_spread=is_spread, raw_text=record.raw_text)
+    return _take_keyed(change, progress, tables, is_spread=is_spread)
 
 
-def _take_keyed(change: Change, progress: Progress, tables: Tables, *, is_spread: bool, raw_text: bool) -> Taken | Cut:
+def _take_keyed(change: Change, progress: Progress, tables: Tables, *, is_spread: bool) -> Taken | Cut:
     """A change of a row that its key tells."""
     if rule.is_older(progress, change):
         return Taken(change.partition, change.offset, rule.skipped(progress, change))
@@ -235,8 +235,7 @@ def _take_keyed(change: Change, progress: Progress, tables: Tables, *, is_spread
         raise _astray(change)
     if change.old_key is not None and rule.may_be_again(progress, change) and tables.lacks_values(change):
         raise _moved_again(change)
-    progress = rule.applied(progress, change)
-    return Taken(change.partition, change.offset, progress, change if raw_text else tables.converted(change))
+    return Taken(change.partition, change.offset, rule.applied(progress, change), tables.converted(change))
 
 
 def _moved_again(change: Change) -> RecordError:

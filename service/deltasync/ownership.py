@@ -123,6 +123,12 @@ class Ownership:
         """The topics of more than one partition: no order holds between those."""
         return frozenset(p.topic for p, owned in self._owned.items() if owned.log.partitions > 1)
 
+    def young(self) -> frozenset[Partition]:
+        """The partitions of those topics of which no streamed change was applied yet, whatever state they are in."""
+        return frozenset(
+            p for p, owned in self._owned.items() if owned.log.partitions > 1 and owned.progress.committed_us is None
+        )
+
     def waiting(self) -> list[Owned]:
         return [owned for owned in self._owned.values() if owned.state is PartitionState.WAITING]
 

@@ -8,7 +8,7 @@ way back is the same: read the ledger, seek, go on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -169,9 +169,19 @@ class Pipeline:
         events = [one.event for one in taken if one.event is not None]
         self._lifecycle.turns(within_s=APPLY_S_MAX)
         rows = self._replica.apply(Batch(claims, to, plans, events))
-        self._applied(taken, to, rows, self._lifecycle.clock() - started)
+        commits = {change.position.committed_us for change in changes if change.op is not Op.READ}
+        self._applied(len(taken), len(changes), commits, to, rows, self._lifecycle.clock() - started)
 
-    def _applied(self, taken: Sequence[Taken], to: Mapping[Partition, Progress], rows: int, seconds: float) -> None:
+    def _applied(  # noqa: PLR0913, PLR0917 - what there is to tell
+        self,
+        records: int,
+        changes: int,
+        commits: Collection[int],
+        to: Mapping[Partition, Progress],
+        rows: int,
+        seconds: float,
+    ) -> None:
+        """A batch was applied: `commits` are the moments of its source commits, in microseconds since 1970."""
         now_us = time.time_ns() // 1000
         for partition, progress in to.items():
             before = self._assignment.claim(partition).progress
@@ -179,11 +189,9 @@ class Pipeline:
                 self._metrics.skipped.labels(partition.topic).inc(progress.skipped - before.skipped)
         self._assignment.moved(to)
         self._failing_since, self._failures = None, 0
-        changes = [one.change for one in taken if one.change is not None]
-        self._metrics.batch(records=len(taken), changes=len(changes), rows=rows, seconds=seconds)
-        commits = {change.position.committed_us for change in changes if change.op is not Op.READ}
+        self._metrics.batch(records=records, changes=changes, rows=rows, seconds=seconds)
         self._metrics.latencies((now_us - committed_us) / 1e6 for committed_us in commits)
-        log.debug("applied", records=len(taken), rows=rows, seconds=round(seconds, 4), partitions=len(to))
+        log.debug("applied", records=records, rows=rows, seconds=round(seconds, 4), partitions=len(to))
 
     # Trouble with the replica
 

@@ -72,12 +72,16 @@ class Consumer(Protocol):
 
 
 class Batch(NamedTuple):
-    """What one transaction covers: partitions as they were, where they are after it, and what is done."""
+    """What one transaction covers: partitions as they were, where they are after it, and what is done.
+
+    `rest` is done after `plans`, step by step: it is asked for while the transaction is under way.
+    """
 
     claims: Mapping[Partition, Claim]
     to: Mapping[Partition, Progress]
     plans: Sequence[TablePlan] = ()
     events: Sequence[SchemaEvent] = ()
+    rest: Iterable[Sequence[TablePlan]] = ()
 
 
 class Replica(Protocol):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -147,6 +147,7 @@ class Batch(_Section):
 
     rows_max: int = Field(10_000, ge=1, le=1_000_000)
     bytes_max: int = Field(6 * 2**20, ge=2**16, le=2**30)
+    spool_bytes_max: int = Field(2**34, ge=2**20)
 
 
 class Monitor(_Section):
@@ -198,6 +199,14 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Settings:
+        if self.consistency == "transaction" and self.replica.constraints == "ordered":
+            # Its initial snapshot brings rows before those that they reference.
+            message = 'consistency = "transaction" needs constraints = "replica-role" in [replica]'
+            raise ValueError(message)
+        return self
 
     @property
     def topic_prefix(self) -> str:

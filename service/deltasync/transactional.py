@@ -6,15 +6,19 @@ whole ones go into one transaction on the replica. What cannot be applied stops 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import takewhile
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
+from itertools import islice, takewhile
 
 import structlog
 
 from deltasync import intake
 from deltasync.change import Change, Partition, Record
+from deltasync.compact import compact
 from deltasync.debezium.schema_log import CONTROL_TABLES, SCHEMA_LOG, schema_event
-from deltasync.errors import RecordError, RefusedError, StandbyError
+from deltasync.debezium.transaction import End
+from deltasync.errors import RecordError, RefusedError, StandbyError, UnreachableError
 from deltasync.failure import Verdict, describe, verdict
 from deltasync.intake import Cut, Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle
@@ -22,22 +26,36 @@ from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
 from deltasync.ownership import PartitionState
 from deltasync.pipeline import Pipeline, blamed
-from deltasync.plan import StaleDescriptionError
+from deltasync.plan import StaleDescriptionError, TablePlan, plan
 from deltasync.ports import Batch, Consumer, Replica
+from deltasync.progress import Progress
 from deltasync.settings import Settings
+from deltasync.spool import Spool
 from deltasync.table import Table, TableId
-from deltasync.transactions import Read, Transactions, Unit, changes_of, is_partly_applied
+from deltasync.transactions import Transactions
+from deltasync.whole import Large, Read, Unit, changes_of, is_partly_applied, joined, late
 
 log = structlog.get_logger(__name__)
 
 # So many batches are kept beside the transaction that is next; then partitions that are ahead are not read.
 _BATCHES_KEPT = 4
 
+# The records of a transaction come within moments, but for those of a topic that was just made.
+_LATE_S = 10.0
+
 # How soon a worker that stands by takes over.
 _STANDBY_S = 1.0
 
 # A unit as it is applied: records with their changes, one joined from the two halves of a key change.
 Whole = list[Taken]
+
+
+class _BlockedError(Exception):
+    """A table has to wait, in the middle of a transaction."""
+
+    def __init__(self, cut: Cut) -> None:
+        super().__init__()
+        self.cut = cut
 
 
 class TransactionalPipeline(Pipeline):
@@ -49,12 +67,17 @@ class TransactionalPipeline(Pipeline):
         super().__init__(settings, consumer, replica, metrics, lifecycle)
         topic = Partition(f"{settings.topic_prefix}.transaction", 0)
         batch = settings.batch
-        kept = (_BATCHES_KEPT * batch.rows_max, _BATCHES_KEPT * batch.bytes_max)
-        self._transactions = Transactions(topic, *kept, self._description)
+        kept = _BATCHES_KEPT * batch.rows_max, _BATCHES_KEPT * batch.bytes_max
+        make_spool = partial(Spool, batch.spool_bytes_max)
+        self._transactions = Transactions(topic, *kept, make_spool, self._description)
         self._held: set[Partition] = set()
 
+        self._next: tuple[int, float] = (0, 0.0)  # where the next transaction ends, and since when it is the next
+        self._late: RecordError | None = None
+        self._cuts: list[Cut] = []
         self._batch: list[Whole] = []
         self._batch_rows = 0
+        self._announcing = False
 
     def start(self) -> None:
         """As ever, but where another worker has the pipeline, stand by until it has ended."""
@@ -71,44 +94,68 @@ class TransactionalPipeline(Pipeline):
         return None
 
     def troubles(self) -> list[Trouble]:
-        """As ever, and the records that cannot be read although their partition is."""
+        """As ever, and records that cannot be read although their partition is, and what all others wait for."""
         found = super().troubles()
-        cuts = [cut for cut in self._transactions.obstacles() if cut.partition not in {one.partition for one in found}]
-        return found + [Trouble(cut.partition, PartitionState.STOPPED, cut.error) for cut in cuts]
+        known = {one.partition for one in found}
+        found += [Trouble(c.partition, PartitionState.STOPPED, c.error) for c in self._cuts if c.partition not in known]
+        late = self._late
+        return found + ([Trouble(self._transactions.topic, PartitionState.WAITING, late)] if late else [])
 
     def _work_off(self, records: Sequence[Record]) -> None:
         """Take a poll's records in, and apply all that is whole by now."""
-        at = self._assignment.progress()
         self._refuse_parts()
         try:
-            whole = self._transactions.take(records, at) and self._apply_ready()
+            known = self._transactions.take(records, self._assignment.progress(), self._assignment.young())
+            whole = known and self._apply_ready() and self._wait_for_reads()
+        except RecordError as error:
+            self._assignment.stop(self._transactions.topic, error)
+            known, whole = True, False
         except BaseException:
-            self._forget()
+            self._transactions.clear()
+            self._held = set()
             raise
+        self._look_at_next()
         if whole:
-            self._balance()
+            self._balance({record.partition for record in records})
         else:
-            self._forget()
-            self._assignment.rewind()
-            if self._transactions.topic not in self._assignment.progress():
-                for partition in self._assignment.progress():
-                    self._assignment.hold(partition)
+            self._begin_again(known=known)
 
-    def _forget(self) -> None:
+    def _begin_again(self, *, known: bool) -> None:
+        """Read all partitions again from the ledger; where the ends are not read, when they are again."""
         self._transactions.clear()
-        self._held.clear()
+        self._held = set()
+        if known or self._transactions.topic in self._assignment.progress():
+            self._assignment.rewind()
+            return
+        for partition in self._assignment.progress():
+            self._assignment.hold(partition)
 
-    def _balance(self) -> None:
-        """Stop partitions whose records cannot be read, do not read those that are ahead, and read on what is not."""
+    def _balance(self, delivered: AbstractSet[Partition]) -> None:
+        """Stop partitions whose records cannot be read, do not read those that are ahead, and read on what is not.
+
+        One that was delivered is not held any more, whoever had it read on.
+        """
         for cut in self._transactions.cuts():
             self._assignment.block(cut, self._tables)
-        ahead = self._transactions.ahead()
-        for partition in ahead - self._held:
+        held = self._held - delivered
+        ahead = self._transactions.ahead(held)
+        for partition in ahead - held:
             self._assignment.hold(partition)
-        for partition in self._held - ahead:
+        for partition in held - ahead:
             if self._assignment.is_read(partition):
                 self._assignment.read_on(partition, self._transactions.next_offset(partition))
         self._held = ahead
+
+    def _look_at_next(self) -> None:
+        """Notice a transaction that waits for its changes for too long: nothing passes it."""
+        self._cuts = self._transactions.obstacles()
+        found, now = self._transactions.missing(), self._lifecycle.clock()
+        lsn = found[0].lsn if found else 0
+        if lsn != self._next[0] or found is None:
+            self._next, self._late = (lsn, now), None
+        elif self._late is None and now - self._next[1] > _LATE_S:
+            self._late = late(*found)
+            log.warning("transaction waits", reason=self._late.what, do=self._late.remedy)
 
     def _refuse_parts(self) -> None:
         """Raises RefusedError where ends have no order, or changes were applied table by table until now."""
@@ -128,31 +175,40 @@ class TransactionalPipeline(Pipeline):
 
     def _apply_ready(self) -> bool:
         """Apply what is whole, as many transactions at a time as a batch holds; False where something stops it."""
-        self._batch, self._batch_rows = [], 0
-        announcing = False
+        self._batch, self._batch_rows, self._announcing = [], 0, False
         try:
-            for unit in self._transactions.ready():
-                whole = _whole(unit)
-                announces = any(one.event is not None for one in whole)
-                if announces != announcing or (announces and unit.end is not None):
-                    if not self._flush():
-                        return False
-                    announcing = announces
-                if announces and unit.end is not None:
-                    if not self._announce(whole):
-                        return False
-                    announcing, whole = False, [one._replace(event=None) for one in whole]
-                # Not before: what announces its table may just have been applied.
-                if self._is_read_too_early(unit):
-                    self._flush()
-                    return False
-                if not self._add(whole):
-                    return False
+            return all(map(self._apply_unit, self._transactions.ready())) and self._flush()
         except RecordError as error:
             if self._flush():
                 self._assignment.stop(self._transactions.topic, error)
             return False
-        return self._flush()
+
+    def _wait_for_reads(self) -> bool:
+        """Ask how far partitions have to be read that may hold a snapshot's reads. False as `_apply_ready`."""
+        unasked = self._transactions.unasked()
+        if not unasked:
+            return True
+        self._transactions.settle(self._assignment.end_offsets(unasked))
+        return self._apply_ready()
+
+    def _apply_unit(self, unit: Unit) -> bool:
+        """Put one more into the batch; what the schema log announces is applied before what comes behind it."""
+        if unit.end is not None and unit.large is not None:
+            return self._flush() and self._apply_large(unit.end, unit.reads[-1], unit.large)
+        whole = _whole(unit)
+        announces = any(one.event is not None for one in whole)
+        if (announces != self._announcing or (announces and unit.end is not None)) and not self._flush():
+            return False
+        self._announcing = announces and unit.end is None
+        if announces and unit.end is not None:
+            if not self._announce(whole):
+                return False
+            whole = [one._replace(event=None) for one in whole]
+        # Not before: what announces its table may just have been applied.
+        if self._is_read_too_early(unit):
+            self._flush()
+            return False
+        return self._add(whole)
 
     def _is_read_too_early(self, unit: Unit) -> bool:
         """True where a table turned out to have no primary key since its records were read: they are read again."""
@@ -166,7 +222,7 @@ class TransactionalPipeline(Pipeline):
         readable: Whole = []
         for one in whole:
             change = one.change
-            if change is not None and change.table not in CONTROL_TABLES and self._tables.is_passed_over(change):
+            if change is not None and self._is_passed_over(change):
                 readable.append(one._replace(change=None))
                 continue
             if change is not None and self._is_spread(change):
@@ -178,7 +234,7 @@ class TransactionalPipeline(Pipeline):
                 if self._flush():
                     self._assignment.block(obstacle(change), self._tables)
                 return False
-            readable.append(one)
+            readable.append(one if change is None else one._replace(change=self._tables.converted(change)))
         self._batch.append(readable)
         self._batch_rows += len(readable)
         return self._batch_rows < self._settings.batch.rows_max or self._flush()
@@ -220,6 +276,8 @@ class TransactionalPipeline(Pipeline):
 
     def _apply_whole(self, batch: Sequence[Whole]) -> bool:
         """Apply; where a transaction is to blame, apply those before it and stop there. True if all was applied."""
+        if not batch:
+            return True
         try:
             self._apply([one for whole in batch for one in whole])
         except StaleDescriptionError as error:
@@ -237,13 +295,64 @@ class TransactionalPipeline(Pipeline):
             return self._apply_whole(batch[:half]) and self._apply_whole(batch[half:])
         return True
 
+    def _apply_large(self, end: End, last: Read, large: Large) -> bool:
+        """Apply a transaction that is on disk, step by step in one of the replica; False where something stops it."""
+        to = {**large.to, last.partition: last.progress}
+        whole = [_taken(last, None)]
+        logged = [change for change in joined(large.spool) if change.table == SCHEMA_LOG]
+        if logged and not self._announce([*map(_announcement, logged), *whole]):
+            return False
+        if any(one.by_rows != self._tables.is_keyed_by_rows(one.change.table) for one in large.spool):
+            return False
+        claims = {partition: self._assignment.claim(partition) for partition in to}
+        started = self._lifecycle.clock()
+        try:
+            rows = self._replica.apply(Batch(claims, to, rest=self._steps(large)))
+        except (StaleDescriptionError, _BlockedError) as error:
+            cut = error.cut if isinstance(error, _BlockedError) else intake.stale(error.change)
+            self._assignment.block(cut, self._tables)
+            return False
+        except Exception as error:
+            if verdict(error) is not Verdict.STOP:
+                raise
+            self._stop(whole, error)
+            return False
+        seconds = self._lifecycle.clock() - started
+        self._applied(end.changes, end.changes, {end.committed_ms * 1000}, to, rows, seconds)
+        log.info("large transaction applied", changes=end.changes, rows=rows, seconds=round(seconds, 1))
+        return True
+
+    def _steps(self, large: Large) -> Iterator[list[TablePlan]]:
+        """What a large transaction does, a batch at a time. Raises _BlockedError where a table has to wait."""
+        changes = self._readable(joined(large.spool))
+        while step := list(islice(changes, self._settings.batch.rows_max)):
+            self._lifecycle.turns(within_s=APPLY_S_MAX)
+            if not self._lifecycle.running:
+                raise UnreachableError("The worker stops within a large transaction.", remedy="It is read again.")
+            yield plan(compact(step, self._tables.decoders), self._tables.decoders)
+
+    def _readable(self, changes: Iterable[Change]) -> Iterator[Change]:
+        for change in changes:
+            if change.table == SCHEMA_LOG or self._is_passed_over(change):
+                continue
+            if self._is_spread(change):
+                error = intake.spread_without_key(change)
+                raise _BlockedError(Cut(change.partition, change.offset, error, waits=False))
+            obstacle = self._tables.obstacle(change.table)
+            if obstacle is not None:
+                raise _BlockedError(obstacle(change))
+            yield self._tables.converted(change)
+
+    def _is_passed_over(self, change: Change) -> bool:
+        return change.table not in CONTROL_TABLES and self._tables.is_passed_over(change)
+
     def _stop(self, whole: Whole, error: Exception) -> None:
         """Apply nothing from here on: the invariant is the promise."""
         last = whole[-1]
         if last.partition != self._transactions.topic:
             self._assignment.stop(last.partition, blamed(last, error))
             return
-        tables = sorted({str(one.change.table) for one in whole if one.change is not None})
+        tables = sorted({str(one.change.table) for one in whole if one.change is not None}) or ["a large one"]
         self._assignment.stop(
             last.partition,
             RecordError(
@@ -264,6 +373,10 @@ def _taken(read: Read, change: Change | None) -> Taken:
     if change is not None and change.table == SCHEMA_LOG:
         return Taken(read.partition, read.offset, read.progress, event=schema_event(change))
     return Taken(read.partition, read.offset, read.progress, change)
+
+
+def _announcement(change: Change) -> Taken:
+    return Taken(change.partition, change.offset, Progress(), event=schema_event(change))
 
 
 def _holds(whole: Whole, cut: Cut) -> bool:

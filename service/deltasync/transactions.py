@@ -12,55 +12,22 @@ is not later than the last one, and whatever stands before the end of the last t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 from deltasync import progress as rule
-from deltasync.change import Change, Op, Partition, Position, Record
+from deltasync.change import Op, Partition, Position, Record
 from deltasync.debezium import envelope, keys
 from deltasync.debezium.transaction import End, decode_end
 from deltasync.errors import RecordError
-from deltasync.intake import Cut, half_lost, is_behind
+from deltasync.intake import Cut
 from deltasync.progress import Progress
+from deltasync.spool import Spool, Spooled
 from deltasync.table import Table, TableId
+from deltasync.whole import Coming, Large, Read, Unit, unended
 
 # The end of a transaction stands behind all of its changes.
 _LAST = 2**63
-
-
-class Read(NamedTuple):
-    """A record that was read, and its partition's progress behind it.
-
-    `transaction` is None for one that belongs to none. `moves` is that of its record. `by_rows` tells that its table
-    was known to have no primary key.
-    """
-
-    partition: Partition
-    offset: int
-    progress: Progress
-    change: Change | None = None
-    transaction: str | None = None
-    order: int = 0
-    moves: bool = False
-    bytes: int = 0
-    by_rows: bool = False
-
-
-class Unit(NamedTuple):
-    """What is applied whole: the records of a transaction by their order, its end last; or one record of none."""
-
-    end: End | None
-    reads: list[Read]
-
-
-class _Part:
-    """What has come of a transaction in one partition."""
-
-    __slots__ = ("count", "last")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.last = 0
 
 
 class _Queue:
@@ -77,8 +44,9 @@ class _Queue:
 class Transactions:
     """What was read of a group of partitions and waits to become whole.
 
-    `topic` is the partition of Debezium's ends. `rows_max` and `bytes_max` bound what is kept, but for the
-    transaction that is next. `description` tells what is known of a table when its record is read.
+    `topic` is the partition of Debezium's ends. `rows_max` and `bytes_max` bound what is kept in memory, and of the
+    transaction that is next as much again; what is more of that goes to disk. So many ends are kept beside.
+    `description` tells what is known of a table when its record is read.
     """
 
     def __init__(
@@ -86,24 +54,37 @@ class Transactions:
         topic: Partition,
         rows_max: int,
         bytes_max: int,
+        make_spool: Callable[[], Spool],
         description: Callable[[TableId], Table | None] = lambda _table: None,
     ) -> None:
         self._description = description
         self.topic = topic
+        self._make_spool = make_spool
+        self._large: Large | None = None
         self._rows_max = rows_max
         self._bytes_max = bytes_max
+        self._lost = False
         self.clear()
 
     def clear(self) -> None:
         """Forget all: every partition is read again from the ledger."""
+        if self._large is not None:
+            self._large.spool.close()
+        self._large = None
         self._queues: dict[Partition, _Queue] = {}
-        self._open: dict[str, dict[Partition, _Part]] = {}
+        self._open: dict[str, Coming] = {}
         self._ends: deque[End] = deque()
+        self._young: AbstractSet[Partition] = frozenset()
+        self._asked: dict[Partition, int] = {}
         self._rows = 0
         self._bytes = 0
 
-    def take(self, records: Iterable[Record], at: Mapping[Partition, Progress]) -> bool:
+    def take(
+        self, records: Iterable[Record], at: Mapping[Partition, Progress], young: AbstractSet[Partition] = frozenset()
+    ) -> bool:
         """Take records in, `at` being the partitions that are read and how far each was applied.
+
+        `young` are those, read or not, of topics of several partitions, of which no change was applied yet.
 
         Returns False, having taken nothing, where what it knew is not true any more: then all partitions have to
         be read again from the ledger. That is so while the topic of the ends is not read, although changes were
@@ -114,6 +95,7 @@ class Transactions:
             return False
         for partition in [p for p, queue in self._queues.items() if p not in at or at[p].next_offset != queue.base]:
             self._drop(partition)
+        self._young = young
         for partition, progress in at.items():
             if partition not in self._queues:
                 self._queues[partition] = _Queue(progress)
@@ -122,6 +104,9 @@ class Transactions:
             queue = self._queues.get(record.partition)
             if queue is not None and queue.cut is None and record.offset >= queue.progress.next_offset:
                 self._take(record, queue, mark)
+        head = self._open.get(self._ends[0].transaction) if self._ends else None
+        if head is not None and (head.rows >= self._rows_max or head.bytes >= self._bytes_max):
+            self._large = self._spilled(self._ends[0], self._large or Large(self._make_spool(), {}))
         return True
 
     def ready(self) -> Iterator[Unit]:
@@ -132,33 +117,66 @@ class Transactions:
         """
         for partition in self._queues:
             yield from self._free(partition)
-        while self._ends and self._count(self._ends[0]) == self._ends[0].changes:
+        while self._ends and self._count(self._ends[0]) == self._ends[0].changes and not self.unread():
             end = self._ends.popleft()
-            parts = [*self._open.pop(end.transaction, {}), self.topic]
-            reads = [read for partition in parts for read in self._pop(partition, end.transaction)]
+            large, self._large = self._large and self._spilled(end, self._large), None
+            parts = [*self._open.pop(end.transaction, Coming()).partitions, self.topic]
+            popped = [self.topic] if large else parts
+            reads = [read for partition in popped for read in self._pop(partition, end.transaction)]
             reads.sort(key=_order)
-            yield Unit(end, reads)
+            yield from self._whole(end, reads, large)
             for partition in parts:
                 yield from self._free(partition)
 
+    def unread(self) -> list[Partition]:
+        """The partitions that keep the next transaction from being applied, since a snapshot's reads may be in them.
+
+        Of those that share a topic with its changes; TRUNCATE comes behind reads of all partitions. A partition is
+        read far enough with its first change, or where its log ended (`settle`) after the transaction had.
+        """
+        found = self._open.get(self._ends[0].transaction) if self._young and self._ends else None
+        if found is None:
+            return []
+        topics = {partition.topic for partition in found.partitions}
+        return [p for p in self._young if p.topic in topics and not self._is_read_far_enough(p)]
+
+    def _is_read_far_enough(self, partition: Partition) -> bool:
+        queue = self._queues.get(partition)
+        if queue is None or queue.progress.committed_us is not None:
+            return queue is not None
+        return partition in self._asked and queue.progress.next_offset >= self._asked[partition]
+
+    def unasked(self) -> list[Partition]:
+        """Those of `unread` of which it is not known where their logs end."""
+        return [partition for partition in self.unread() if partition not in self._asked]
+
+    def settle(self, ends: Mapping[Partition, int]) -> None:
+        """Partitions need to be read no further than to these offsets, which were asked for once they kept one up."""
+        self._asked.update(ends)
+
     def cuts(self) -> list[Cut]:
         """Where partitions cannot be read on, and all before that was applied."""
-        return [queue.cut for queue in self._queues.values() if queue.cut is not None and not queue.reads]
+        waiting = {p for p, queue in self._queues.items() if queue.reads or (self._large and p in self._large.last)}
+        return [cut for cut in self.obstacles() if cut.partition not in waiting]
 
     def obstacles(self) -> list[Cut]:
         """Where partitions cannot be read on, whatever is before that."""
         return [queue.cut for queue in self._queues.values() if queue.cut is not None]
 
-    def ahead(self) -> set[Partition]:
-        """The partitions that are to be read no further now: enough is kept, and the next transaction is not theirs."""
-        if self._rows < self._rows_max and self._bytes < self._bytes_max:
-            return set()
-        head = self._ends[0].transaction if self._ends else None
-        return {
-            partition
-            for partition, queue in self._queues.items()
-            if partition != self.topic and queue.reads and (head is None or queue.last != head)
-        }
+    def ahead(self, held: AbstractSet[Partition]) -> set[Partition]:
+        """The partitions that are to be read no further now, `held` being those that are not read already.
+
+        Those that lag are read on, and so are all of the next transaction. What is held is so until half is gone.
+        """
+        found = set()
+        if self._holds(0.5):
+            head = self._ends[0].transaction if self._ends else None
+            found = {p for p, queue in self._queues.items() if queue.reads and (head is None or queue.last != head)}
+            found = found - {self.topic} if self._holds(1) else found & held - {self.topic}
+        ends = self._queues.get(self.topic)
+        if ends is not None and len(ends.reads) >= self._rows_max * (0.5 if self.topic in held else 1):
+            found.add(self.topic)
+        return found
 
     def next_offset(self, partition: Partition) -> int:
         """Where a partition is read on."""
@@ -168,13 +186,23 @@ class Transactions:
         """The transaction that is next, and how many of its changes have come; None where none has ended."""
         return (self._ends[0], self._count(self._ends[0])) if self._ends else None
 
+    def _holds(self, times: float) -> bool:
+        """True where so many times as much is kept as is meant to be."""
+        return self._rows >= times * self._rows_max or self._bytes >= times * self._bytes_max
+
     # Taking in
 
     def _is_lost(self, at: Mapping[Partition, Progress]) -> bool:
         topic = at.get(self.topic)
+        was_lost, self._lost = self._lost, False
         if topic is None:
-            return any(progress.committed_us is not None for progress in at.values())
+            self._lost = any(progress.committed_us is not None for progress in at.values())
+            return self._lost
+        if was_lost:
+            return True
         known = self._queues.get(self.topic)
+        if self._large and any(p not in at or at[p].next_offset != self._queues[p].base for p in self._large.last):
+            return True
         anew = known is None or known.base != topic.next_offset
         return anew and topic.watermark is not None and any(queue.reads for queue in self._queues.values())
 
@@ -186,13 +214,15 @@ class Transactions:
             return
         queue.progress = read.progress
         queue.reads.append(read)
+        if record.partition == self.topic:
+            return
         self._rows += 1
         self._bytes += read.bytes
-        if read.transaction is not None and record.partition != self.topic:
+        if read.transaction is not None:
             queue.last = read.transaction
-            part = self._open.setdefault(read.transaction, {}).setdefault(record.partition, _Part())
-            part.count += 1
-            part.last = read.order
+            if read.transaction not in self._open:
+                self._open[read.transaction] = Coming()
+            self._open[read.transaction].add(record.partition, read)
 
     def _read(self, record: Record, progress: Progress, mark: Progress | None) -> Read:
         partition, offset = record.partition, record.offset
@@ -215,7 +245,7 @@ class Transactions:
         if transaction is None or order is None:
             raise _no_transaction(record)
         after = rule.applied(progress, change) if change is not None else rule.passed(progress, offset)
-        if _is_applied(record, found.position, mark) or order <= self._last(transaction, partition):
+        if _is_applied(record, found.position, mark) or self._has(transaction, order):
             passed = rule.skipped(progress, change) if change is not None else after
             return Read(partition, offset, passed, bytes=size)
         return Read(partition, offset, after, change, transaction, order, record.moves, size, by_rows)
@@ -235,88 +265,95 @@ class Transactions:
         self._ends.append(end)
         return Read(record.partition, record.offset, after, transaction=end.transaction, order=_LAST)
 
-    def _last(self, transaction: str, partition: Partition) -> int:
-        part = self._open.get(transaction, {}).get(partition)
-        return part.last if part is not None else 0
+    def _has(self, transaction: str, order: int) -> bool:
+        """True for a change that has come already, and was not applied yet."""
+        found = self._open.get(transaction)
+        return found is not None and found.has(order)
+
+    def _spilled(self, end: End, large: Large) -> Large:
+        """Bring to disk what is in memory of a transaction, and tell how far its partitions are behind that."""
+        found = self._open.get(end.transaction)
+        for partition in found.partitions if found else ():
+            reads = self._queues[partition].reads
+            spooled = []
+            while reads and (
+                reads[0].transaction == end.transaction or (partition in large.last and not reads[0].order)
+            ):
+                read = self._popped(partition, is_applied=False)
+                read = read if read.order else read._replace(order=large.last[partition].order)
+                large.last[partition] = read
+                if read.change is not None:
+                    spooled.append(Spooled(read.order, read.moves, read.change, read.by_rows))
+            large.spool.append(partition, spooled)
+        return large
 
     # Taking out
 
     def _count(self, end: End) -> int:
-        return sum(part.count for part in self._open.get(end.transaction, {}).values())
+        found = self._open.get(end.transaction)
+        return found.count if found else 0
+
+    def _whole(self, end: End, reads: list[Read], large: Large | None) -> Iterator[Unit]:
+        if large is None:
+            yield Unit(end, reads)
+            return
+        for partition, progress in large.to.items():
+            self._queues[partition].base = progress.next_offset
+        try:
+            yield Unit(end, reads, large)
+        finally:
+            large.spool.close()
 
     def _free(self, partition: Partition) -> Iterator[Unit]:
         """The records that belong to no transaction, and before which nothing waits."""
         reads = self._queues[partition].reads
-        while reads and reads[0].transaction is None:
+        waits = self._large is not None and partition in self._large.last
+        while reads and not waits and reads[0].transaction is None:
             yield Unit(None, [self._popped(partition)])
 
     def _pop(self, partition: Partition, transaction: str) -> Iterator[Read]:
         """Take a transaction's records out, and those of none between them, which get the order of the one before."""
         reads = self._queues[partition].reads
         order = 0
-        while reads and (reads[0].transaction == transaction or (reads[0].transaction is None and order)):
+        while reads and _goes_along(reads[0], transaction, behind=order > 0):
             read = self._popped(partition)
             order = read.order or order
             yield read if read.order else read._replace(order=order)
         if not order:
-            raise _unended(reads[0], transaction)
+            raise unended(reads[0], transaction)
 
-    def _popped(self, partition: Partition) -> Read:
+    def _popped(self, partition: Partition, *, is_applied: bool = True) -> Read:
         queue = self._queues[partition]
         read = queue.reads.popleft()
-        queue.base = read.progress.next_offset
-        self._rows -= 1
-        self._bytes -= read.bytes
+        if is_applied:
+            queue.base = read.progress.next_offset
+        if partition != self.topic:
+            self._rows -= 1
+            self._bytes -= read.bytes
+        if read.transaction in self._open:
+            self._open[read.transaction].left(read)
         return read
 
     def _drop(self, partition: Partition) -> None:
         queue = self._queues.pop(partition)
-        self._rows -= len(queue.reads)
-        self._bytes -= sum(read.bytes for read in queue.reads)
+        self._asked.pop(partition, None)
         if partition == self.topic:
             self._ends.clear()
-        for parts in self._open.values():
-            parts.pop(partition, None)
+            return
+        self._rows -= len(queue.reads)
+        self._bytes -= sum(read.bytes for read in queue.reads)
+        for transaction, found in self._open.items():
+            if partition in found.partitions:
+                found.forget(partition, [read for read in queue.reads if read.transaction == transaction])
 
 
 def _order(read: Read) -> int:
     return read.order
 
 
-def changes_of(reads: Sequence[Read]) -> list[Change | None]:
-    """What the records of a unit change, one by one, in their order: a key change is told once, with its new key.
-
-    Raises RecordError where a half of one is missing.
-    """
-    found = [read.change for read in reads]
-    half: int | None = None
-    for index, read in enumerate(reads):
-        change = read.change
-        if change is None:
-            continue
-        before = found[half] if half is not None else None
-        if half is not None and before is not None and _is_one(before, change):
-            found[half], found[index] = None, change._replace(old_key=before.key)
-        elif before is not None and is_behind(change, before):
-            raise half_lost(before)
-        half = index if read.moves else None
-    last = found[half] if half is not None else None
-    if last is not None:
-        raise half_lost(last)
-    return found
-
-
-def is_partly_applied(topic: Progress, others: Iterable[Progress]) -> bool:
-    """True where changes were applied behind the last transaction that was applied whole: `topic` is the ends'."""
-    mark = topic.watermark[1] if topic.watermark else 0
-    return any(
-        one.committed_us is not None and one.watermark is not None and (one.watermark[0] or 0) >= mark for one in others
-    )
-
-
-def _is_one(half: Change, change: Change) -> bool:
-    """True for the two records of one key change."""
-    return change.op is Op.CREATE and change.table == half.table and change.position == half.position
+def _goes_along(read: Read, transaction: str, *, behind: bool) -> bool:
+    """True for a record of a transaction, and for one of none that is `behind` such a record."""
+    return read.transaction == transaction or (read.transaction is None and behind)
 
 
 def _is_applied(record: Record, position: Position, mark: Progress | None) -> bool:
@@ -359,12 +396,4 @@ def _replaced(partition: Partition, offset: int) -> RecordError:
         f"The record at {partition} offset {offset} is older in the source's log than what was applied, although its "
         "transaction committed later: the source's log was replaced.",
         remedy="See whether the source was restored or failed over. The pipeline has to begin anew.",
-    )
-
-
-def _unended(read: Read, transaction: str) -> RecordError:
-    return RecordError(
-        f"The transaction {read.transaction} at {read.partition} offset {read.offset} has no end, and the transaction "
-        f"{transaction} behind it has one: the connector has left something out.",
-        remedy="See whether its slot or its offsets were lost. The pipeline has to begin anew.",
     )

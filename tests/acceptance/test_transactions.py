@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import signal
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import psycopg
 import pytest
+from tests.acceptance.topics import Topics
 from tests.conftest import Addresses
 from tests.flow import Flow, until
 
@@ -65,7 +67,7 @@ class Trade:
         rng = random.Random(seed)  # noqa: S311 - so that a failure can be repeated
         try:
             with psycopg.connect(self._dsn) as connection:
-                while not self._stop.wait(0.01):
+                while not self._stop.wait(0.02):
                     with connection.transaction():
                         for statement in _transaction(rng, half):
                             connection.execute(statement)
@@ -134,6 +136,7 @@ class Auditor:
             while not self._stop.is_set():
                 (money,) = connection.execute(_SUM).fetchone() or (0,)
                 self.sums += 1
+                self._stop.wait(0.002)
                 if money != _MONEY:
                     self.wrong.append(money)
 
@@ -146,7 +149,7 @@ def whole(flow: Flow) -> Flow:
     return flow
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_money_is_never_missing(whole: Flow, servers: Addresses) -> None:
     """While worker and Connect are killed, and batches are of every size."""
     if servers.embedded is None:
@@ -157,13 +160,15 @@ def test_money_is_never_missing(whole: Flow, servers: Addresses) -> None:
     whole.wait_equal(*TABLES[:2])
     with Auditor(whole) as auditor, Trade(whole, SEED) as trade:
         until(lambda: whole.count("shop.stock"), "the stock is there")
-        for kill in range(8):
-            if kill % 4 == 2:
+        for kill in range(5):
+            if kill == 2:
                 servers.embedded.connect.process.stop(signal.SIGKILL)
                 servers.embedded.start()
-            whole.workers[-1].runs_for(rng.uniform(0.5, 2.5))
-            whole.workers[-1].kill()
-            whole.start_worker(**FAST, DELTASYNC_BATCH_ROWS_MAX=rng.choice(("20", "500", "10000")))
+            victim = whole.workers[-1]
+            until(lambda: victim.events("assigned"), "partitions assigned")  # noqa: B023 - called at once
+            victim.runs_for(rng.uniform(0, 1.2))
+            victim.kill()
+            whole.start_worker(**FAST, DELTASYNC_BATCH_ROWS_MAX=rng.choice(("100", "500", "10000")))
         servers.embedded.connect.wait()
         wait_for_moves(whole)
     assert trade.transactions > 500
@@ -173,5 +178,106 @@ def test_money_is_never_missing(whole: Flow, servers: Addresses) -> None:
 
 def wait_for_moves(flow: Flow) -> None:
     """Return when what is committed from now on arrives."""
-    flow.source.execute("INSERT INTO shop.purse VALUES (1000, 0) ON CONFLICT (id) DO UPDATE SET id = excluded.id")
-    until(lambda: flow.replica.execute("SELECT FROM shop.purse WHERE id = 1000").fetchone(), "the last move", 120)
+    flow.source.execute("INSERT INTO shop.purse VALUES (1000, 0)")
+    query = "SELECT 1 FROM shop.purse WHERE id = 1000"
+    wait_for(flow, lambda: flow.replica.execute(query).fetchone(), "the last move")
+
+
+def wait_for(flow: Flow, holds: Callable[[], object], what: str) -> None:
+    try:
+        until(holds, what, 90)
+    except AssertionError as error:
+        said = f"{flow.cli('lag')}\n{flow.ledger()}\n{flow.workers[-1].log.read_text()[-4000:]}"
+        raise AssertionError(f"{error}\n{said}") from None
+
+
+@pytest.mark.timeout(240)
+def test_a_large_transaction_is_applied_whole(whole: Flow, servers: Addresses) -> None:
+    """It goes to disk; Connect is killed in the middle of it, and repeats a part, in topics of several partitions."""
+    if servers.embedded is None:
+        pytest.skip("Connect is not ours to kill")
+    whole.set_up(SCHEMA, **SPREAD)
+    worker = whole.start_worker(DELTASYNC_BATCH_ROWS_MAX="500")
+    whole.wait_equal(*TABLES[:2])
+    topics = Topics(whole)
+    with Auditor(whole):
+        with psycopg.connect(whole.pipeline.source_admin) as large:
+            for start in range(1000, 16_000, 5_000):
+                for table, amount in (("giro", 1), ("purse", -1)):
+                    large.execute(
+                        f"INSERT INTO shop.{table} SELECT n, {amount} FROM generate_series({start}, {start + 4999}) n"
+                    )
+            large.execute("UPDATE shop.giro SET id = id + 100000 WHERE id >= 11000")
+        until(lambda: sum(topics.ends("shop.purse").values()) > 6_000, "Connect is within it")
+        servers.embedded.connect.process.stop(signal.SIGKILL)
+        servers.embedded.start()
+        servers.embedded.connect.wait()
+        wait_for(whole, lambda: worker.events("large transaction applied"), "it is applied")
+        whole.wait_equal(*TABLES)
+    (applied,) = worker.events("large transaction applied")
+    assert applied["changes"] == 2 * 15_000 + 2 * 5_000
+
+
+def test_a_second_worker_stands_by(whole: Flow) -> None:
+    """It takes over when the first one has gone."""
+    whole.set_up(SCHEMA, **SPREAD)
+    first = whole.start_worker(**FAST)
+    whole.wait_equal(*TABLES[:2])
+    second = whole.start_worker(**FAST)
+    until(lambda: second.events("standing by"), "the second stands by")
+    whole.source.execute("UPDATE shop.purse SET amount = amount + 1")
+    whole.wait_equal(*TABLES)
+    assert not second.events("assigned")
+
+    first.kill()
+    whole.source.execute("UPDATE shop.purse SET amount = amount - 1")
+    whole.wait_equal(*TABLES)
+    until(lambda: second.events("assigned"), "the second has it")
+    assert second.stop() == 0
+
+
+def test_what_cannot_be_applied_stops_all(whole: Flow) -> None:
+    """Nothing passes it, whatever table it is in; when it can be applied, the rest follows."""
+    whole.set_up(SCHEMA)
+    worker = whole.start_worker()
+    whole.wait_equal(*TABLES[:2])
+    whole.replica.execute("ALTER TABLE shop.purse ADD CHECK (amount < 2000)")
+    whole.source.execute(
+        "UPDATE shop.giro SET amount = 999 WHERE id = 2; UPDATE shop.purse SET amount = 2001 WHERE id = 1"
+    )
+    whole.source.execute("UPDATE shop.giro SET amount = 998 WHERE id = 1")
+    until(lambda: worker.events("partition stopped"), "it stops")
+    (stopped,) = worker.events("partition stopped")
+    assert "cannot be applied (shop.giro, shop.purse): CheckViolation" in stopped["reason"]
+    assert "Nothing is applied behind it" in stopped["reason"]
+    assert whole.replica.execute("SELECT sum(amount) FROM shop.giro").fetchone() == (40_000,)
+    assert worker.stop() == 0
+    assert "nothing is applied again" in whole.cli("ledger", "set", "shop.purse", "0", "0", "--reason", "again", code=1)
+
+    whole.replica.execute("ALTER TABLE shop.purse DROP CONSTRAINT purse_amount_check")
+    whole.start_worker()
+    whole.wait_equal(*TABLES)
+
+
+def test_records_that_tell_no_transaction_are_refused(whole: Flow) -> None:
+    """The connector does not say what belongs together."""
+    whole.set_up(SCHEMA, provide__transaction__metadata="false")
+    worker = whole.start_worker()
+    until(lambda: worker.events("partition stopped"), "it stops")
+    offset = whole.ledger()["deltasync.canary"][0]
+    reason = worker.events("partition stopped")[0]["reason"]
+    assert f'offset {offset} tells no transaction, which consistency = "transaction" needs to know' in reason
+
+
+def test_a_replica_with_single_changes_is_refused(flow: Flow) -> None:
+    """Some transactions may be there in part."""
+    flow.set_up(SCHEMA, provide__transaction__metadata="true")
+    first = flow.start_worker()
+    flow.source.execute("UPDATE shop.giro SET amount = 1 WHERE id = 1")
+    flow.wait_equal(*TABLES)
+    assert first.stop() == 0
+
+    second = flow.start_worker(DELTASYNC_CONSISTENCY="transaction")
+    until(lambda: second.process.poll() is not None, "it ends")
+    assert second.process.returncode == 1
+    assert second.said("transactions may be applied in part")

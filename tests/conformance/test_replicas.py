@@ -109,6 +109,25 @@ def test_the_fence(bench: Bench) -> None:
     other.close()
 
 
+def test_steps(bench: Bench) -> None:
+    """What comes step by step finds what was done before it; where a step fails, nothing is written."""
+    steps = [
+        [_plan(upserts=(_rows(_row("1"), _row("2")),))],
+        [_plan(deletes=_rows({"id": "1"}), updates=(_rows({"id": "2", "a": "z"}),))],
+    ]
+    claims = {P0: Claim("id", bench.store.ledger()[P0])}
+
+    def failing() -> Iterator[list[TablePlan]]:
+        yield from steps
+        raise RecordError("a step", remedy="none")
+
+    with pytest.raises(RecordError):
+        bench.session.apply(Batch(claims, {P0: Progress(9)}, rest=failing()))
+    assert (bench.rows(), bench.offset()) == (set(), 1)
+    assert bench.session.apply(Batch(claims, {P0: Progress(9)}, rest=iter(steps))) == 4
+    assert (bench.rows(), bench.offset()) == ({("2", "z", "b")}, 9)
+
+
 def test_the_fence_knows_topics(bench: Bench) -> None:
     """A claim under another topic's id, or on a partition that was never opened, is fenced."""
     for claim in ({P0: Claim("other", Progress(1))}, {P1: Claim("id", Progress())}):

@@ -39,3 +39,9 @@ def test_a_connection_string_that_cannot_be_read_is_not_shown() -> None:
         with pytest.raises(SettingsError, match="cannot be read") as caught:
             ask()
         assert SECRET not in str(caught.value)
+
+
+def test_whole_transactions_do_not_go_with_ordered_constraints() -> None:
+    """Their initial snapshot would wait for ever."""
+    with pytest.raises(ValueError, match=r"needs constraints"):
+        Settings.model_validate({"consistency": "transaction", "replica": {"constraints": "ordered"}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 import pytest
@@ -11,7 +12,9 @@ from tests.unit.make import TABLE, envelope, record
 from deltasync.change import Op, Partition, Record
 from deltasync.errors import RecordError
 from deltasync.progress import Progress
-from deltasync.transactions import Transactions, Unit, changes_of, is_partly_applied
+from deltasync.spool import Spool
+from deltasync.transactions import Transactions
+from deltasync.whole import Unit, changes_of, is_partly_applied, joined
 
 ENDS = Partition("p.transaction", 0)
 A, B = Partition("p.shop.a", 0), Partition("p.shop.a", 1)
@@ -24,8 +27,9 @@ class Log:
 
     def __init__(self, *, rows_max: int = 100, at: Mapping[Partition, Progress] | None = None) -> None:
         self.at = dict(at or _NEW)
-        self.transactions = Transactions(ENDS, rows_max, 10_000)
+        self.transactions = Transactions(ENDS, rows_max, 100_000, partial(Spool, 10**6))
         self._offsets: dict[Partition, int] = {p: progress.next_offset for p, progress in self.at.items()}
+        self.young: frozenset[Partition] = frozenset()
 
     def put(self, partition: Partition, value: object, *, moves: bool = False) -> Record:
         found = record(value, self._offsets[partition], partition=partition)
@@ -48,7 +52,7 @@ class Log:
 
     def taken(self, *records: Record) -> list[Unit]:
         """What can be applied once these have come, and is then."""
-        assert self.transactions.take(records, self.at)
+        assert self.transactions.take(records, self.at, self.young)
         units = list(self.transactions.ready())
         self.at.update({read.partition: read.progress for unit in units for read in unit.reads})
         return units
@@ -93,6 +97,23 @@ def test_reads_go_at_once_unless_something_waits_before_them() -> None:
     assert log.at[A].next_offset == 3
 
 
+def test_reads_of_all_partitions_come_before_changes() -> None:
+    """What a snapshot has read of a table that is truncated must not come behind that."""
+    log = Log()
+    log.young = frozenset({A, B})
+    assert log.taken(log.read(A), log.change(A, 1, 1, "t"), log.end(1, 1))[-1].end is None
+    assert log.transactions.unread() == [B]
+
+    blocked = log.at.pop(B)
+    assert log.taken() == []
+    assert log.transactions.unread() == [B]
+
+    log.at[B] = blocked
+    log.transactions.settle({B: 2})
+    assert [unit.end for unit in log.taken(log.read(B))] == [None]
+    assert [unit.end is None for unit in log.taken(log.read(B))] == [True, False]
+
+
 def test_what_comes_again_counts_once() -> None:
     """A connector that died in a transaction repeats its last changes, and ends."""
     log = Log()
@@ -101,6 +122,13 @@ def test_what_comes_again_counts_once() -> None:
     assert log.taken(*again, log.end(1, 3)) == []
     assert _orders(log.taken(log.change(A, 1, 3), log.end(1, 3))) == [[1, 2, 3]]
     assert log.taken(log.change(A, 2, 1), log.end(1, 3), log.end(2, 1))[-1].end is not None
+
+
+def test_a_change_without_a_key_may_come_again_elsewhere() -> None:
+    log = Log()
+    log.taken(log.change(A, 1, 1, "t"), log.change(B, 1, 1, "t"), log.end(1, 2))
+
+    assert _orders(log.taken(log.change(A, 1, 2))) == [[1, 2]]
 
 
 def test_what_was_applied_is_skipped_truncates_and_reads_too() -> None:
@@ -163,7 +191,7 @@ def test_the_index_of_a_table_without_a_primary_key_is_its_key() -> None:
     """It is read from the rows where the table is known when its records are read, and that is told."""
     for table in (TABLE, None, msgspec.structs.replace(TABLE, replica_identity="i", primary_key=("a",))):
         log = Log()
-        log.transactions = Transactions(ENDS, 100, 10_000, lambda _id, table=table: table)  # type: ignore[misc]
+        log.transactions = Transactions(ENDS, 100, 10_000, partial(Spool, 10**6), lambda _id, table=table: table)  # type: ignore[misc]
         unit = log.taken(log.change(A, 1, 1, "c"), log.read(B), log.end(1, 1))[-1]
         read, *_ = unit.reads
         by_rows = table is not None and table.replica_identity == "i"
@@ -206,16 +234,54 @@ def test_a_transaction_that_never_ended_is_not_stepped_over() -> None:
 
 
 def test_partitions_that_are_ahead_are_not_read() -> None:
-    """But those of the transaction that is next are, whatever is kept; and the ends always."""
+    """But those of the transaction that is next are, whatever is kept; what is held is so until half is gone."""
     log = Log(rows_max=3)
     log.taken(log.change(A, 1, 1), log.change(A, 2, 1), log.change(B, 1, 2))
-    assert log.transactions.ahead() == {A, B}
+    assert log.transactions.ahead(set()) == {A, B}
 
     log.taken(log.end(1, 3))
-    assert log.transactions.ahead() == {A}
+    assert log.transactions.ahead(set()) == {A}
     assert log.transactions.next_offset(A) == 2
-    log.taken(log.change(B, 1, 3))
-    assert log.transactions.ahead() == set()
+    log.taken(log.change(A, 2, 2), log.change(B, 1, 3))
+    assert [log.transactions.ahead(held) for held in ({A}, set[Partition]())] == [{A}, set()]
+    log.taken(log.end(2, 2))
+    assert log.transactions.ahead({A}) == set()
+
+
+def test_ends_that_are_ahead_are_not_read() -> None:
+    """Their number has a bound of its own: they keep no partition from being read."""
+    log = Log(rows_max=3)
+    log.taken(*(log.end(number, 1) for number in (1, 2, 3)))
+
+    assert log.transactions.ahead(set()) == {ENDS}
+    log.taken(log.change(A, 1, 1))
+    assert [log.transactions.ahead(held) for held in ({ENDS}, set[Partition]())] == [{ENDS}, set()]
+
+
+def test_what_is_too_much_for_memory_goes_to_disk() -> None:
+    """The transaction that is next: its changes come back in their order, with where its partitions are behind it."""
+    log = Log(rows_max=1)
+    assert log.taken(log.change(A, 1, 1), log.change(B, 1, 3, "d"), log.end(1, 6)) == []
+    assert log.taken(log.change(B, 1, 3, "d"), log.change(B, 1, 4), log.change(A, 1, 2)) == []
+    assert log.transactions.ahead(set()) == {ENDS}
+
+    records = [log.change(B, 1, 4), log.change(B, 1, 5), log.change(A, 1, 6), log.change(A, 2, 1), log.read(B)]
+    assert log.transactions.take(records, log.at)
+    found = log.transactions.ready()
+    unit = next(found)
+    assert unit.large is not None
+    assert [change.order for change in joined(unit.large.spool)] == [1, 2, 3, 4, 5, None, 6]
+    assert {partition: progress.next_offset for partition, progress in unit.large.to.items()} == {A: 3, B: 6}
+    assert [read.partition for read in unit.reads] == [ENDS]
+    assert list(found) == []
+
+
+def test_what_is_on_disk_of_a_partition_that_went_is_read_again() -> None:
+    log = Log(rows_max=1)
+    log.taken(log.change(A, 1, 1), log.change(B, 1, 2), log.end(1, 3))
+    del log.at[B]
+
+    assert not log.transactions.take([], log.at)
 
 
 def test_a_partition_that_went_is_forgotten() -> None:
@@ -240,6 +306,7 @@ def test_without_the_ends_nobody_knows_what_comes_again() -> None:
     assert not log.transactions.take([again], log.at)
 
     log.at[ENDS] = ends
+    assert not log.transactions.take([], log.at)
     (unit,) = log.taken(again)
     assert unit.reads[0].change is None
 

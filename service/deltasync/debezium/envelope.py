@@ -142,6 +142,7 @@ def _change(record: Record, envelope: _Envelope) -> Change:
         incremental=source.snapshot == "incremental",
         order=envelope.transaction.total_order if envelope.transaction else None,
         transaction=_id(envelope.transaction) if envelope.transaction else None,
+        raw_text=record.raw_text,
     )
 
 

@@ -36,7 +36,8 @@ def move(settings: Settings, partition: Partition, next_offset: int, reason: str
 
     The topic may be named without the pipeline's prefix. A running worker hears of it within seconds; no
     need to stop it, since a batch that it is applying is fenced. Raises RefusedError without a reason, for a
-    partition that Kafka does not hold, and for an offset outside its log; UnreachableError.
+    partition that Kafka does not hold, for an offset outside its log, and for one that is not ahead where transactions
+    are applied whole; UnreachableError.
     """
     settings.need("replica.dsn", "kafka.bootstrap")
     logs = Admin(settings).logs()
@@ -49,8 +50,19 @@ def move(settings: Settings, partition: Partition, next_offset: int, reason: str
         )
     to = Claim(log.topic_id, Progress(next_offset))
     with closing(open_replica(settings, name="ledger")) as replica, replica.begin():
+        if settings.consistency == "transaction":
+            _refuse_again(ledger.read(replica, settings.pipeline).get(partition), to)
         before = by_hand.place(replica, settings.pipeline, partition, to, reason)
     return Moved(*partition, before, next_offset)
+
+
+def _refuse_again(now: Claim | None, to: Claim) -> None:
+    """A watermark that is forgotten would have transactions applied twice, or in part."""
+    if now is not None and now.topic_id == to.topic_id and to.progress.next_offset <= now.progress.next_offset:
+        raise RefusedError(
+            f'With consistency = "transaction" nothing is applied again: {now.progress.next_offset} is read next.',
+            remedy="Start deltasync run again to try again where it has stopped.",
+        )
 
 
 def _known(partition: Partition, logs: Mapping[Partition, Log], prefix: str) -> Partition:

@@ -18,7 +18,7 @@ _IDLE_S_MAX = 15
 _TRANSACTION_S_MAX = 300
 # A lock on the ledger is another worker's transaction; behind one that is frozen we try again.
 _LOCK_S_MAX = 10
-_TRANSACTION_TIMEOUT_SINCE = 170_000
+TRANSACTION_TIMEOUT_SINCE = 170_000
 
 
 def alchemy(create: Callable[[], psycopg.Connection]) -> sa.Connection:
@@ -45,7 +45,7 @@ def open_replica(settings: Settings, *, name: str) -> sa.Connection:
 
     def create() -> psycopg.Connection:
         connection = connect(settings.replica.conninfo() or "", name=name, session=session)
-        if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
+        if connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE:
             connection.execute(f"SET transaction_timeout = '{_TRANSACTION_S_MAX}s'")
             connection.commit()
         return connection

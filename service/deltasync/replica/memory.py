@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import chain
 
 from deltasync.change import Partition
 from deltasync.debezium.rows import Rows, joined
@@ -238,7 +239,7 @@ class Replica:
         tables = dict(self._database.tables)
         source_tables = self._evolved(tables, batch.events)
         count = 0
-        for plan in batch.plans:
+        for plan in chain(batch.plans, chain.from_iterable(batch.rest)):
             tables[plan.table.id], written = _fitting(tables, plan).written(plan)
             count += written
         self._database.tables, self._database.source_tables = tables, source_tables

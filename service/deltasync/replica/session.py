@@ -15,13 +15,15 @@ from deltasync.failure import Verdict, describe, verdict
 from deltasync.ports import Batch
 from deltasync.progress import Progress
 from deltasync.replica import by_hand, catalog, evolve, ledger
-from deltasync.replica.engine import driver, open_replica
+from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
 from deltasync.replica.writer import Writer
 from deltasync.settings import Settings
 from deltasync.table import SourceTable, TableId
 
 # A leading worker asks for moves by hand every 2 s; Kafka may keep it from that for half a minute.
 _SILENT_S_MAX = 60
+# A session of ours that failed may hold the lead for a moment longer.
+_LEAD_S_MAX = 3
 
 
 class Replica:
@@ -60,8 +62,18 @@ class Replica:
             ledger.fence(connection, pipeline, batch.claims)
             if batch.events:
                 self._evolve(connection, batch.events)
-            written = self._writer.write(batch.plans) if self._writer else 0
+            written = self._write(connection, batch)
             ledger.move(connection, pipeline, batch.claims, batch.to)
+        return written
+
+    def _write(self, connection: sa.Connection, batch: Batch) -> int:
+        if self._writer is None:
+            return 0
+        written = self._writer.write(batch.plans)
+        for step, plans in enumerate(batch.rest):
+            if step == 0 and driver(connection).info.server_version >= TRANSACTION_TIMEOUT_SINCE:
+                connection.execute(sa.text("SET LOCAL transaction_timeout = 0"))  # it is as long as the source's
+            written += self._writer.write(plans)
         return written
 
     def cancel(self) -> None:
@@ -125,12 +137,15 @@ def _lead(connection: psycopg.Connection, pipeline: str) -> bool:
 
     The server ends the session of a worker that is frozen, so that another one can go on.
     """
-    row = connection.execute(
-        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"deltasync {pipeline}"]
-    ).fetchone()
+    try:
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(f"{_LEAD_S_MAX}s"))
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"deltasync {pipeline}"])
+    except psycopg.errors.LockNotAvailable:
+        connection.rollback()
+        return False
     connection.execute(sql.SQL("SET idle_session_timeout = {}").format(f"{_SILENT_S_MAX}s"))
     connection.commit()
-    return row is not None and bool(row[0])
+    return True
 
 
 def _take_replica_role(connection: psycopg.Connection) -> None:

@@ -263,3 +263,18 @@ def test_what_is_generated_is_carried_unless_the_file_says_it_itself(tmp_path: P
     mine, sink = load([tmp_path], VARIABLES, generated)
     assert mine.config == {**config, "column.exclude.list": "a"}
     assert sink.config == {"connector.class": "org.example.Sink"}
+
+
+WHOLE = {**VARIABLES, "DELTASYNC_CONSISTENCY": "transaction"}
+
+
+def test_whole_transactions_need_to_be_told() -> None:
+    """The shipped connector tells them where the setting asks for it, and one that does not is refused then."""
+    (without,), (connector,) = load([], VARIABLES), load([], WHOLE)
+
+    assert connector.config["provide.transaction.metadata"] == "true"
+    assert connector.config["topic.creation.transaction.include"].endswith("[.]transaction")
+    for config in (without.config, {**connector.config, "topic.transaction": "other"}):
+        document = json.dumps({"name": "mine", "config": dict(config)})
+        with pytest.raises(RefusedError, match=r"transaction.*setting consistency"):
+            parse(document, Path("mine.json"), WHOLE)

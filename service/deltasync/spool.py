@@ -1,0 +1,88 @@
+"""Keeps on disk what a transaction has too much of for memory, and gives it back in the order of its changes."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from deltasync.change import Change, Partition
+from deltasync.errors import RecordError
+
+# Of each partition one block is in memory while changes are given back.
+_BLOCK_CHANGES = 500
+
+
+class Spooled(NamedTuple):
+    """A change, its number in its transaction, and whether its row goes on under another key (`Record.moves`).
+
+    `by_rows` as in `whole.Read`.
+    """
+
+    order: int
+    moves: bool
+    change: Change
+    by_rows: bool = False
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Spooled])
+
+
+class Spool:
+    """One transaction's changes in a file without a name: it is gone with this process, whatever becomes of that.
+
+    The file lies where temporary ones do (TMPDIR) and grows to `bytes_max`.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._file = tempfile.TemporaryFile(buffering=0, prefix="deltasync-")  # noqa: SIM115 - `close` does
+        self._size = 0
+        self._blocks: dict[Partition, list[tuple[int, int]]] = {}
+
+    def append(self, partition: Partition, changes: Sequence[Spooled]) -> None:
+        """Add changes of a partition, behind those that it has. Raises RecordError where there is no room."""
+        for start in range(0, len(changes), _BLOCK_CHANGES):
+            block = _encoder.encode(changes[start : start + _BLOCK_CHANGES])
+            if self._size + len(block) > self._bytes_max:
+                raise _no_room(changes[0].change, self._bytes_max)
+            self._write(block)
+            self._blocks.setdefault(partition, []).append((self._size, len(block)))
+            self._size += len(block)
+
+    def __iter__(self) -> Iterator[Spooled]:
+        """All changes by their order; may be asked for again."""
+        return heapq.merge(*map(self._read, self._blocks.values()), key=_order)
+
+    def close(self) -> None:
+        """Give the room back. Idempotent."""
+        self._file.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _write(self, block: bytes) -> None:
+        view = memoryview(block)
+        while view:
+            view = view[os.pwrite(self._file.fileno(), view, self._size + len(block) - len(view)) :]
+
+    def _read(self, blocks: list[tuple[int, int]]) -> Iterator[Spooled]:
+        for start, length in blocks:
+            yield from _decoder.decode(os.pread(self._file.fileno(), length, start))
+
+
+def _order(one: Spooled) -> int:
+    return one.order
+
+
+def _no_room(change: Change, bytes_max: int) -> RecordError:
+    return RecordError(
+        f"The transaction {change.transaction} has more changes than fit into {bytes_max} bytes on disk "
+        f"(at {change.partition} offset {change.offset}).",
+        remedy="Give DELTASYNC_BATCH_SPOOL_BYTES_MAX more, where TMPDIR has the room, and start deltasync run again.",
+    )

@@ -1,0 +1,153 @@
+"""What is applied whole: a transaction of the source with all of its changes, in memory or on disk. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from deltasync.change import Change, Op, Partition
+from deltasync.debezium.transaction import End
+from deltasync.errors import RecordError
+from deltasync.intake import half_lost, is_behind
+from deltasync.progress import Progress
+from deltasync.spool import Spool, Spooled
+
+
+class Read(NamedTuple):
+    """A record that was read, and its partition's progress behind it.
+
+    `transaction` is None for one that belongs to none. `moves` is that of its record. `by_rows` tells that its table
+    was known to have no primary key.
+    """
+
+    partition: Partition
+    offset: int
+    progress: Progress
+    change: Change | None = None
+    transaction: str | None = None
+    order: int = 0
+    moves: bool = False
+    bytes: int = 0
+    by_rows: bool = False
+
+
+class Large(NamedTuple):
+    """A transaction that did not fit into memory: its changes, and the last record of each partition."""
+
+    spool: Spool
+    last: dict[Partition, Read]
+
+    @property
+    def to(self) -> dict[Partition, Progress]:
+        """How far the partitions are behind it."""
+        return {partition: read.progress for partition, read in self.last.items()}
+
+
+class Unit(NamedTuple):
+    """What is applied whole: the records of a transaction by their order, its end last; or one record of none.
+
+    Where a transaction is `large`, only its end is among the records. It can be read until the next unit is taken.
+    """
+
+    end: End | None
+    reads: list[Read]
+    large: Large | None = None
+
+
+class Coming:
+    """What has come of a transaction that is not whole yet: the numbers of its changes, and from which partitions.
+
+    `rows` and `bytes` of it are in memory. A change that comes again may come in another partition, if its record has
+    no key: TRUNCATE.
+    """
+
+    __slots__ = ("_blocks", "bytes", "count", "partitions", "rows")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.rows = self.bytes = 0
+        self.partitions: dict[Partition, None] = {}
+        self._blocks: dict[int, int] = {}  # a bit for each number, 1024 to a block
+
+    def has(self, order: int) -> bool:
+        return bool(self._blocks.get(order >> 10, 0) >> (order & 1023) & 1)
+
+    def add(self, partition: Partition, read: Read) -> None:
+        self.count += 1
+        self.rows += 1
+        self.bytes += read.bytes
+        self.partitions[partition] = None
+        self._blocks[read.order >> 10] = self._blocks.get(read.order >> 10, 0) | 1 << (read.order & 1023)
+
+    def left(self, read: Read) -> None:
+        """A record is not in memory any more."""
+        self.rows -= 1
+        self.bytes -= read.bytes
+
+    def forget(self, partition: Partition, reads: Iterable[Read]) -> None:
+        """What has come from a partition will come again."""
+        self.partitions.pop(partition, None)
+        for read in reads:
+            self.count -= 1
+            self.left(read)
+            self._blocks[read.order >> 10] &= ~(1 << (read.order & 1023))
+
+
+def changes_of(reads: Sequence[Read]) -> list[Change | None]:
+    """What records change, one by one, in their order: a key change is told once, with its new key."""
+    if not any(read.moves for read in reads):
+        return [read.change for read in reads]
+    spooled = [Spooled(read.order, read.moves, read.change) for read in reads if read.change is not None]
+    found = {(change.partition, change.offset): change for change in joined(spooled)}
+    return [found.get((read.partition, read.offset)) for read in reads]
+
+
+def joined(changes: Iterable[Spooled]) -> Iterator[Change]:
+    """Changes in their order, the two halves of a key change as one. Raises RecordError where a half is missing."""
+    half: Change | None = None
+    for _, moves, change, _ in changes:
+        if half is not None and _is_one(half, change):
+            yield change._replace(old_key=half.key)
+            half = None
+            continue
+        if half is not None and is_behind(change, half):
+            raise half_lost(half)
+        if half is not None:
+            yield half
+        half = change if moves else None
+        if not moves:
+            yield change
+    if half is not None:
+        raise half_lost(half)
+
+
+def _is_one(half: Change, change: Change) -> bool:
+    """True for the two records of one key change."""
+    return change.op is Op.CREATE and change.table == half.table and change.position == half.position
+
+
+def late(end: End, count: int) -> RecordError:
+    """What to say of a transaction of which only so many changes have come."""
+    tables = ", ".join(f"{changes} of {table}" for table, changes in sorted(end.tables.items()))
+    return RecordError(
+        f"The transaction {end.transaction} has ended, and {count} of its {end.changes} changes have come ({tables}). "
+        "Nothing is applied before it is whole.",
+        remedy="See which of these topics has stopped or is not read: deltasync lag, and /readyz of the worker.",
+    )
+
+
+def is_partly_applied(topic: Progress, others: Iterable[Progress]) -> bool:
+    """True where changes were applied behind the last transaction that was applied whole: `topic` is the ends'."""
+    mark = topic.watermark[1] if topic.watermark else 0
+    return any(
+        one.committed_us is not None and one.watermark is not None and (one.watermark[0] or 0) >= mark for one in others
+    )
+
+
+def unended(read: Read, transaction: str) -> RecordError:
+    """A transaction never ended, and a later one has."""
+    return RecordError(
+        f"The transaction {read.transaction} at {read.partition} offset {read.offset} has no end, and the transaction "
+        f"{transaction} behind it has one: the connector has left something out.",
+        remedy="See whether its slot or its offsets were lost. The pipeline has to begin anew.",
+    )

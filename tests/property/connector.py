@@ -11,23 +11,24 @@ from collections.abc import Collection, Mapping
 from zlib import crc32
 
 from tests.property.incremental import Reads
-from tests.property.source import Event, Source
+from tests.property.source import END, Event, Source
 
 from deltasync.change import Partition
 from deltasync.kafka.memory import Broker
 from deltasync.table import TableId
 
 PREFIX = "p"
+ENDS = Partition(f"{PREFIX}.transaction", 0)
 
 
 class Connector:
     """One connector. Partitions that are held lag behind the others, as a producer's batches may.
 
     `partitions` tells of the tables whose topics have several of them: a record's key chooses its own. The initial
-    snapshot leaves out those that come `late`.
+    snapshot leaves out those that come `late`. With `whole`, records tell their transactions.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a connector is set to
         self,
         source: Source,
         broker: Broker,
@@ -35,6 +36,7 @@ class Connector:
         tombstones: bool,
         partitions: Mapping[str, int],
         late: Collection[str] = (),
+        whole: bool = False,
     ) -> None:
         self.reads = Reads(source, late)
         self._late = frozenset(late)
@@ -43,6 +45,8 @@ class Connector:
         for name, count in partitions.items():
             broker.create(f"{PREFIX}.shop.{name}", count)
         self._tombstones = tombstones
+        self._whole = whole
+        self._restarts = 0
         self._next = 0  # of the stream
         self._written = 0  # as far as it ever came
         self._epoch = 0  # where the connector began without offsets: in that transaction first halves are null
@@ -102,10 +106,19 @@ class Connector:
         self._epoch = start
         self.began_anew = True
 
+    def is_between(self) -> bool:
+        """True where all that was written are whole transactions."""
+        stream, at = self._source.stream, self._next
+        return (
+            not self._held
+            and at == self._written
+            and (at in (0, len(stream)) or stream[at - 1].transaction != stream[at].transaction)
+        )
+
     def noise(self, number: int) -> None:
         """Records of Debezium's that change no row."""
-        values = (b'{"ts_ms":1}', b'{"status":"BEGIN","id":"7:8","ts_ms":1}', None)
-        self._broker.produce(Partition(f"{PREFIX}.transaction", 0), b"{}", values[number % len(values)])
+        values = (b'{"ts_ms":1}', b'{"status":"BEGIN","id":"7:8","ts_ms":1}', None)[self._whole :]
+        self._broker.produce(ENDS, b"{}", values[number % len(values)])
         message = '{"op":"m","source":{"connector":"postgresql","schema":"","table":""}}'
         self._broker.produce(Partition(f"{PREFIX}.message", 0), b"{}", message.encode())
 
@@ -118,7 +131,7 @@ class Connector:
             self._write(self._next - 0.5, event)
 
     def _write(self, place: float, event: Event) -> None:
-        partition = self._partition(event.table, event.key)
+        partition = ENDS if event.op == END else self._partition(event.table, event.key, event.lsn)
         if partition in self._held:
             self._held[partition].append((place, event))
         else:
@@ -129,6 +142,7 @@ class Connector:
         if start > self._acknowledged():
             self.release()
             self.emit(max(0, start - self._next))
+        self._restarts += 1
         self.began_anew |= self._is_first(start)
         self._next = start
         self._held.clear()
@@ -171,6 +185,9 @@ class Connector:
         return index
 
     def _produce(self, event: Event) -> None:
+        if event.op == END:
+            self._broker.produce(ENDS, b"{}", _end(event))
+            return
         stream, is_read = self._source.stream, event.op == "r"
         first = self._epoch < len(stream) and event.transaction == stream[self._epoch].transaction
         if is_read:  # its transaction was seen to the end
@@ -178,21 +195,35 @@ class Connector:
                 self._epoch > 0 and event.transaction <= stream[self._epoch - 1].transaction
             )
         seq0 = None if first else self._source.commits[event.transaction - (0 if is_read else 1)]
-        place = (seq0, event.lsn)
-        snapshot = "incremental" if is_read else "false"
         value = _value(
-            event.table, event.op, event.after, place, event.committed_us, event.transaction, snapshot, event.before
+            event.table,
+            event.op,
+            event.after,
+            (seq0, event.lsn),
+            event.committed_us,
+            event.transaction,
+            snapshot="incremental" if is_read else "false",
+            before=event.before,
+            order=event.order if self._whole else 0,
         )
-        partition = self._partition(event.table, event.key)
+        partition = self._partition(event.table, event.key, event.lsn)
         self._broker.produce(partition, event.key, value, moves=event.moves)
         if event.op == "d" and self._tombstones:
             self._broker.produce(partition, event.key, None)
 
-    def _partition(self, table: TableId, key: bytes | None) -> Partition:
-        """Where a record goes: all records of a key to one partition, and those without a key to the first."""
+    def _partition(self, table: TableId, key: bytes | None, lsn: int = 0) -> Partition:
+        """Where a record goes: by its key, and anywhere without one, when it comes again too."""
         topic = f"{PREFIX}.{table}"
         log = self._broker.log(Partition(topic, 0))
-        return Partition(topic, crc32(key or b"") % log.partitions if log else 0)
+        place = lsn // 8 + self._restarts if key is None else crc32(key)
+        return Partition(topic, place % log.partitions if log else 0)
+
+
+def _end(event: Event) -> bytes:
+    return (
+        f'{{"status":"END","id":"{700 + event.transaction}:{event.lsn}","event_count":{event.order - 1},'
+        f'"data_collections":[],"ts_ms":{event.committed_us // 1000}}}'
+    ).encode()
 
 
 def _value(  # noqa: PLR0913, PLR0917 - an envelope
@@ -204,11 +235,14 @@ def _value(  # noqa: PLR0913, PLR0917 - an envelope
     transaction: int = 0,
     snapshot: str = "false",
     before: str | None = None,
+    order: int = 0,
 ) -> bytes:
+    told = f'{{"id":"{700 + transaction}:{sequence[1]}","total_order":{order}}}' if order else "null"
     seq0 = "null" if sequence[0] is None else f'\\"{sequence[0]}\\"'
     return (
         f'{{"before":{before or "null"},"after":{after or "null"},"source":{{"version":"3.7.0.Final",'
         f'"connector":"postgresql","name":"{PREFIX}","ts_ms":{committed_us // 1000},"snapshot":"{snapshot}","db":"d",'
         f'"sequence":"[{seq0},\\"{sequence[1]}\\"]","ts_us":{committed_us},"schema":"{table.schema}",'
-        f'"table":"{table.name}","txId":{700 + transaction},"lsn":{sequence[1]}}},"op":"{op}","ts_ms":1}}'
+        f'"table":"{table.name}","txId":{700 + transaction},"lsn":{sequence[1]}}},"op":"{op}","ts_ms":1,'
+        f'"transaction":{told}}}'
     ).encode()

@@ -34,6 +34,10 @@ class MemoryStore:
         found = self._database.tables.get(TableId("deltasync" if table == "source_canary" else "shop", table))
         return [{column: row[column] for column in columns} for row in found.rows.values()] if found else []
 
+    def columns(self, table: str) -> list[str]:
+        found = self._database.tables.get(TableId("shop", table))
+        return [column.name for column in found.table.columns] if found else []
+
     def ledger(self) -> dict[Partition, Progress]:
         return {p: next(reversed(of_topic.values())) for p, of_topic in self._database.ledger.items()}
 

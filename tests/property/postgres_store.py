@@ -87,6 +87,10 @@ class PostgresStore:
         query = sql.SQL("SELECT {} FROM {}").format(texts, sql.Identifier(schema, table))
         return [dict(zip(columns, row, strict=True)) for row in self._admin.execute(query)]
 
+    def columns(self, table: str) -> list[str]:
+        query = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'shop' AND table_name = %s"
+        return [name for (name,) in self._admin.execute(query, [table])]
+
     def ledger(self) -> dict[Partition, Progress]:
         with self._core.begin():
             return {p: claim.progress for p, claim in ledger.read(self._core, self._settings.pipeline).items()}

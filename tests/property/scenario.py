@@ -32,6 +32,9 @@ _STATEMENTS = {
 }
 # How often a table's topic has several partitions.
 _SPREAD = 0.3
+_SPREAD_WHOLE = 0.5
+# Every so many seeds apply transactions whole.
+_WHOLE = 4
 # How often a table has unique values beside its key.
 _UNIQUE = 0.3
 # How often there are incremental snapshots, and a table that the initial one left out.
@@ -60,8 +63,8 @@ _FAULTS = {
 class Scenario(NamedTuple):
     """`before` happens before the snapshot. An op is a name and three numbers.
 
-    The topics of the tables in `spread` have so many `partitions`. The initial snapshot leaves out the tables that come
-    `late`, which an incremental one reads.
+    With `whole`, transactions are applied whole. The topics of the tables in `spread` have so many `partitions`. The
+    initial snapshot leaves out the tables that come `late`, which an incremental one reads.
     """
 
     tables: tuple[str, ...]
@@ -75,11 +78,13 @@ class Scenario(NamedTuple):
     spread: tuple[str, ...] = ()
     partitions: int = 2
     late: tuple[str, ...] = ()
+    whole: bool = False
 
 
 def scenario(seed: int) -> Scenario:
     """The scenario of a seed; the same for ever, as long as this module is."""
-    return _wider(_plain(random.Random(seed)), random.Random(f"wider {seed}"))  # noqa: S311 - repeatable ones are wanted
+    found = _plain(random.Random(seed))._replace(whole=seed % _WHOLE == _WHOLE - 1)  # noqa: S311 - repeatable ones are wanted
+    return _wider(found, random.Random(f"wider {seed}"))  # noqa: S311 - as above
 
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
@@ -87,9 +92,10 @@ def _wider(found: Scenario, rng: random.Random) -> Scenario:
     if rng.random() < _UNIQUE:
         exchanges = {"exchange": 2, "exchange at once": int(found.rows_max >= _TOGETHER)}
         found = found._replace(tables=(*found.tables[:-1], UNIQUE), ops=_among(rng, found.ops, exchanges))
-    spread = tuple(name for name in found.tables if name in SPREAD and rng.random() < _SPREAD)
+    chance, may_spread = (_SPREAD_WHOLE, found.tables) if found.whole else (_SPREAD, SPREAD)
+    spread = tuple(name for name in found.tables if name in may_spread and rng.random() < chance)
     found = found._replace(spread=spread, partitions=rng.choice((2, 2, 3)))
-    if rng.random() < _READ:
+    if not found.whole and rng.random() < _READ:
         late = tuple(name for name in found.tables if name in SPREAD and rng.random() < _LATE)
         # Of a row that was not read yet, all values have to travel.
         found = found._replace(late=late, full=(*found.full, *late), ops=_among(rng, found.ops, {"read": 1}))

@@ -14,13 +14,17 @@ from deltasync.table import TableId
 
 Row = dict[str, str | None]
 Key = tuple[str, Hashable]
+State = dict[str, dict[Hashable, Row]]
+END = "END"
+_NOWHERE = TableId("", "transaction")
 
 
 class Event(NamedTuple):
     """One change in the order of the stream: `key` and `after` are JSON.
 
     `lacks` tells that values did not travel, `moves` that the row goes on under another key, `takes` which unique
-    values the row has then, `together` that it does not fit in without the next ones.
+    values the row has then, `together` that it does not fit in without the next ones. `order` is the change's number in
+    its transaction. Where the end of each one is told, that is an event as well, with the op END.
     """
 
     transaction: int
@@ -35,6 +39,7 @@ class Event(NamedTuple):
     takes: tuple[Hashable, ...] = ()
     together: bool = False
     before: str | None = None
+    order: int = 0
 
 
 class _Transaction:
@@ -49,16 +54,20 @@ class Source:
     """The database. A statement that would wait for another session's lock does nothing.
 
     Nor does what stops a partition by design, where the topic of a table (`spread`) has several: TRUNCATE, and another
-    key for a row whose large values do not travel.
+    key for a row whose large values do not travel. `tells_ends`: each transaction's end is an event.
     """
 
-    def __init__(self, names: Iterable[str], full: Iterable[str], spread: Iterable[str] = ()) -> None:
+    def __init__(
+        self, names: Iterable[str], full: Iterable[str], spread: Iterable[str] = (), *, tells_ends: bool = False
+    ) -> None:
         self.shapes: dict[str, Shape] = {name: shape(name) for name in names}
         self.committed: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
         self.stream: list[Event] = []
         self.commits: list[int] = []  # the end of each transaction's commit record
         self.beat = 0
         self.logged: list[tuple[int, str]] = []  # the schema log's rows: id, description
+        self.history: list[State] = []  # the committed rows behind each commit
+        self._tells_ends = tells_ends
         self._full = frozenset(full)
         self._spread = frozenset(spread)
         self._rows: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
@@ -186,8 +195,15 @@ class Source:
         self._write()
         self._clock_us += step_us
         number = len(self.commits)
-        self.stream += [e._replace(transaction=number, committed_us=self._clock_us) for e in transaction.events]
+        events = transaction.events
+        if self._tells_ends and events:
+            events = [*events, Event(0, self._lsn, 0, _NOWHERE, END, None, None)]
+        self.stream += [
+            event._replace(transaction=number, committed_us=self._clock_us, order=order)
+            for order, event in enumerate(events, 1)
+        ]
         self.commits.append(self._lsn)
+        self.history.append({name: dict(rows) for name, rows in self.committed.items()})
 
     def rollback(self, session: int) -> None:
         transaction = self._open.pop(session, None)

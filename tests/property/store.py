@@ -30,6 +30,9 @@ class Store(Protocol):
 
     def rows(self, table: str, columns: Sequence[str]) -> list[Row]: ...
 
+    def columns(self, table: str) -> list[str]:
+        """The columns that a table has by now; none where it is not there."""
+
     def ledger(self) -> dict[Partition, Progress]: ...
 
     def place(self, partition: Partition, topic_id: str, offset: int) -> None:

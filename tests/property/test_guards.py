@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 from tests.property.shrink import failure, from_json, watched
 
-from deltasync import intake, pipeline, plan, progress
+from deltasync import intake, pipeline, plan, progress, transactions, whole
 from deltasync.assignment import Assignment
 from deltasync.change import Change, Log, Op, Partition
 from deltasync.compact import Chain
@@ -19,6 +20,9 @@ from deltasync.kafka import memory as kafka
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.replica import memory as replica
+from deltasync.transactional import TransactionalPipeline
+from deltasync.transactions import Transactions
+from deltasync.whole import Unit
 
 _ON_ASSIGN = Assignment.on_assign
 _COMMIT = replica.Replica._commit  # noqa: SLF001 - what it is without a guard is the question
@@ -180,6 +184,52 @@ def _old_keys_are_not_read(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _transactions_are_applied_in_part(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Transactions, "_count", lambda _transactions, end: end.changes)
+
+
+def _partitions_one_by_one(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(transactions, "_order", lambda _read: 0)
+
+
+def _what_is_whole_overtakes(patch: pytest.MonkeyPatch) -> None:
+    before = Transactions.ready
+
+    def ready(found: Transactions) -> Iterator[Unit]:
+        found._ends = deque(sorted(found._ends, key=lambda end: found._count(end) < end.changes))  # noqa: SLF001
+        return before(found)
+
+    patch.setattr(Transactions, "ready", ready)
+
+
+def _repeated_changes_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Transactions, "_has", lambda _transactions, _transaction, _order: False)
+
+
+def _applied_transactions_are_taken_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(transactions, "_is_applied", lambda _record, _position, _mark: False)
+
+
+def _key_changes_are_parted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(whole, "_is_one", lambda _half, _change: False)
+
+
+def _ends_are_not_missed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Transactions, "_is_lost", lambda _transactions, _at: False)
+
+
+def _reads_are_not_waited_for(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Transactions, "unread", lambda _transactions: [])
+
+
+def _what_went_is_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Transactions, "_drop", lambda _transactions, _partition: None)
+
+
+def _what_was_not_applied_is_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TransactionalPipeline, "_begin_again", lambda _pipeline, *, known: None)  # noqa: ARG005 - its signature
+
+
 GUARDS: dict[str, Patch] = {
     "the ledger is written with the rows": _no_ledger_write,
     "the fence compares": _no_fence,
@@ -205,6 +255,16 @@ GUARDS: dict[str, Patch] = {
     "reads are never skipped": _reads_are_skipped,
     "the key of an index is the row's": _record_keys_are_taken,
     "the key of an index tells the one before": _old_keys_are_not_read,
+    "a transaction is complete": _transactions_are_applied_in_part,
+    "the changes of a transaction are merged by their order": _partitions_one_by_one,
+    "transactions are applied in the order of their ends": _what_is_whole_overtakes,
+    "a change that comes again is no other change": _repeated_changes_count,
+    "a transaction that was applied is not applied again": _applied_transactions_are_taken_again,
+    "a key change is one change across partitions": _key_changes_are_parted,
+    "nothing is taken while the ends are not read": _ends_are_not_missed,
+    "reads of all partitions come before changes": _reads_are_not_waited_for,
+    "what was read of a partition that went is forgotten": _what_went_is_kept,
+    "what was taken out and not applied is read again": _what_was_not_applied_is_kept,
 }
 CASES = {
     msgspec.json.decode(line)["why"]: from_json(line)

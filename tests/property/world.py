@@ -8,43 +8,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cache
-from typing import NamedTuple
 
 from tests.property.connector import PREFIX, Connector
-from tests.property.kinds import PLACEHOLDER, UNIQUE
+from tests.property.kinds import UNIQUE
 from tests.property.scenario import Op, Scenario
 from tests.property.source import Row, Source
 from tests.property.statements import STATEMENTS
 from tests.property.store import Store
+from tests.property.worker import GROUP, Clock, Worker
 
-from deltasync.change import Partition, Record, ends_in_half
-from deltasync.errors import UnreachableError
-from deltasync.failure import Verdict, verdict
+from deltasync.change import Partition, ends_in_half
 from deltasync.kafka.memory import Broker, Consumer, evenly
-from deltasync.lifecycle import Lifecycle
-from deltasync.monitor.metrics import Metrics
-from deltasync.pipeline import Pipeline
 from deltasync.progress import Progress
-from deltasync.settings import Settings
 
-GROUP = "p"
-# Where a worker can be met by a fault, in the order of a turn.
-PLACES = ("polled", "begin", "fenced", "committed", "commit")
-# Twice as often what makes a zombie of it: a worker that wakes with records in its hands that others have applied.
-KINDS = ("kill", "fail", "freeze", "freeze and expel", "freeze and end", "freeze and expel")
 # So many turns without a fault must be enough for all that is left.
 _TURNS_MAX = 400
-# Metrics are not under test, and making them anew takes longer than a scenario.
-_METRICS = Metrics()
-
-
-class Killed(BaseException):
-    """The worker's process is gone, there and then."""
-
-
 # Why a partition may stop for good rather than guess.
 _HALTS = ("the connector began anew", "Equal keys of")
+# With whole transactions also behind null first halves: of what was under way when the clock went back.
+_IS_DOUBTFUL = "Nothing is applied before it is whole"
 
 
 class BrokenError(AssertionError):
@@ -53,119 +35,6 @@ class BrokenError(AssertionError):
 
 class HaltedError(Exception):
     """A partition stopped rather than guess (see `_HALTS`)."""
-
-
-class Clock:
-    """Time goes only where somebody waits."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        self.now += 0.001
-        return self.now
-
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-
-
-class _Member(Consumer):
-    """A consumer that tells where the worker is."""
-
-    at: Callable[[str], object]
-
-    def poll(self, *, rows_max: int, bytes_max: int, wait_s: float) -> list[Record]:
-        found = super().poll(rows_max=rows_max, bytes_max=bytes_max, wait_s=wait_s)
-        if found:
-            self.at("polled")
-        return found
-
-    def commit(self, next_offsets: Mapping[Partition, int]) -> None:
-        self.at("commit")
-        super().commit(next_offsets)
-
-
-class _Fault(NamedTuple):
-    place: str
-    kind: str
-    ops: int
-
-
-class Worker:
-    """One process: killed and started again, frozen and woken."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._fault: _Fault | None = None
-        self.is_busy = False
-        self.start()
-
-    def start(self) -> None:
-        world = self._world
-        self.alive = True
-        self.member = _Member(world.broker, GROUP, PREFIX, world.clock.wait)
-        self.member.at = self._at
-        self.session = world.store.session(self._at)
-        self.pipeline = Pipeline(_settings(world.rows_max), self.member, self.session, _METRICS, Lifecycle(world.clock))
-        self._guarded(self.pipeline.start, starting=True)
-
-    def step(self) -> None:
-        """One turn of the loop; a process that is not there any more is started first."""
-        if self.is_busy:
-            return
-        if not self.alive:
-            self.start()
-        if self.alive:
-            self._guarded(self.pipeline.step)
-
-    def arm(self, place: int, kind: int, ops: int) -> None:
-        self._fault = _Fault(PLACES[place % len(PLACES)], KINDS[kind % len(KINDS)], ops)
-
-    def disarm(self) -> None:
-        self._fault = None
-
-    def kill(self) -> None:
-        if self.alive and not self.is_busy:
-            self._gone()
-
-    def _guarded(self, act: Callable[[], None], *, starting: bool = False) -> None:
-        """Act as a process: where the service ends, it is started again."""
-        self.is_busy = True
-        try:
-            act()
-        except (Killed, UnreachableError):
-            self._gone()
-        except Exception as error:
-            if not starting or verdict(error) is not Verdict.RETRY:
-                raise
-            self._gone()
-        finally:
-            self.is_busy = False
-
-    def _gone(self) -> None:
-        self.alive = False
-        self.session.close()
-        self._world.ghosts.append(self.member)
-
-    def _at(self, place: str) -> None:
-        """The worker is at this place: if a fault waits for it there, it happens."""
-        self._world.observe()
-        fault = self._fault
-        if fault is None or fault.place != place:
-            return
-        self._fault = None
-        match fault.kind:
-            case "kill":
-                raise Killed
-            case "fail" if place in ("begin", "fenced", "committed"):
-                raise self._world.store.fail()
-            case "freeze and expel":
-                self._world.broker.expel(self.member)
-            case "freeze and end":
-                self._world.store.end(self.session)
-        if place == "fenced" and self._world.store.waits_for_locks:
-            self._world.store.end(self.session)
-        self._world.meanwhile(self, fault.ops)
 
 
 class World:
@@ -181,7 +50,9 @@ class World:
         self._ledger: dict[Partition, int] = {}
         self._beats: list[int] = []
         self._poison: set[tuple[Partition, int]] = set()
-        self._source = Source(scenario.tables, scenario.full, scenario.spread)
+        self.whole = scenario.whole
+        spread = () if scenario.whole else scenario.spread  # transactions that are whole have an order in spite of it
+        self._source = Source(scenario.tables, scenario.full, spread, tells_ends=scenario.whole)
         for shape in self._source.shapes.values():
             if shape.unique:
                 store.constrain(shape.table, shape.unique)
@@ -191,10 +62,14 @@ class World:
             tombstones=scenario.tombstones,
             partitions=dict.fromkeys(scenario.spread, scenario.partitions),
             late=scenario.late,
+            whole=scenario.whole,
         )
         self._ops: deque[Op] = deque(scenario.before)
         self.perform(len(self._ops))
+        self._seen = len(self._source.history)  # the commit at which the replica was seen last
+        self._source.history.append({name: dict(rows) for name, rows in self._source.committed.items()})
         self._connector.snapshot(scenario.aborted_reads)
+        self._loaded = {p: log.end_offset for p in self.broker.partitions("") if (log := self.broker.log(p))}
         self._ops.extend(scenario.ops)
         self._workers = [Worker(self) for _ in range(scenario.workers)]
 
@@ -231,6 +106,8 @@ class World:
         if beats < self._beats and not self._connector.began_anew:
             raise BrokenError(f"the canary went back to {beats}")
         self._beats = beats
+        if self.whole:
+            self._see_commit()
         for partition, progress in self.store.ledger().items():
             before = self._ledger.get(partition, 0)
             if progress.next_offset < before:
@@ -238,6 +115,19 @@ class World:
             if any(p == partition and before <= offset < progress.next_offset for p, offset in self._poison):
                 raise BrokenError(f"the ledger of {partition} went on behind what cannot be read")
             self._ledger[partition] = progress.next_offset
+
+    def _see_commit(self) -> None:
+        """The replica is the source at some commit, and never at an earlier one than before."""
+        ledger = self.store.ledger()
+        if any(ledger.get(partition, Progress()).next_offset < end for partition, end in self._loaded.items()):
+            return
+        rows = {name: self.store.rows(name, self.store.columns(name)) for name in self._source.shapes}
+        found = {name: _known(self._source.shapes[name].identity, rows[name]) for name in rows}
+        for index, state in enumerate(self._source.history[self._seen :], self._seen):
+            if all(_known(self._source.shapes[name].identity, state[name].values()) == found[name] for name in found):
+                self._seen = index
+                return
+        raise BrokenError(f"the replica is the source at no commit since {self._seen}")
 
     def _do(self, name: str, who: int, where: int, n: int) -> None:
         if name in STATEMENTS:
@@ -290,7 +180,11 @@ class World:
             case "poison":
                 partitions = self.broker.partitions(f"{PREFIX}.")
                 partition = partitions[where % len(partitions)]
-                if not ends_in_half(self.broker.records(partition, 0)):
+                # Within a transaction that has to be whole, nobody could go on behind it.
+                fits = (
+                    self._connector.is_between() if self.whole else not ends_in_half(self.broker.records(partition, 0))
+                )
+                if fits:
                     self._poison.add((partition, self.broker.produce(partition, b"?", b"?")))
             case _:
                 raise ValueError(name)
@@ -298,7 +192,7 @@ class World:
     def _place(self, where: int, n: int) -> None:
         """An operator moves a partition: to the begin of its log, or to where it is."""
         found = sorted(self.store.ledger().items())
-        if found:
+        if found and not self.whole:  # there nothing is moved backwards, nor to where it is
             partition, progress = found[where % len(found)]
             is_unique = partition.topic.endswith(f".{UNIQUE}")  # what a row had there may be another's by now
             self._move(partition, progress.next_offset if n % 2 or is_unique else 0)
@@ -313,6 +207,8 @@ class World:
     def _assign(
         self, partitions: Sequence[Partition], members: Sequence[Consumer], before: Mapping[Partition, Consumer]
     ) -> dict[Partition, Consumer]:
+        if self.whole:
+            return dict.fromkeys(partitions, members[self._salt % len(members)])
         if not self._salt:
             return evenly(partitions, members, before)
         return {p: members[self._salt * (7 + i) // 5 % len(members)] for i, p in enumerate(partitions)}
@@ -339,9 +235,11 @@ class World:
             for partition, progress in self.store.ledger().items():
                 if (partition, progress.next_offset) in self._poison:
                     self._move(partition, progress.next_offset + 1)  # an operator has looked at it
-        if self._troubles() and all(any(why in trouble for why in _HALTS) for trouble in self._troubles()):
-            raise HaltedError("; ".join(self._troubles()))
-        raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {self._troubles()}")
+        troubles = self._troubles()
+        halts = (*_HALTS, _IS_DOUBTFUL) if self.whole and self._connector.began_anew else _HALTS
+        if troubles and all(any(why in trouble for why in halts) for trouble in troubles):
+            raise HaltedError("; ".join(troubles))
+        raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}")
 
     def _unapplied(self) -> dict[str, int]:
         ledger = self.store.ledger()
@@ -367,6 +265,11 @@ class World:
             raise BrokenError(f"the canary is at {beats} {when}, not at {self._source.beat}")
 
 
+def _known(identity: Callable[[Row], Hashable], rows: Iterable[Row]) -> dict[Hashable, Row]:
+    """Rows without what is NULL, so that a column that was not there yet makes no difference."""
+    return {identity(row): {name: text for name, text in row.items() if text is not None} for row in rows}
+
+
 def _by_identity(identity: Callable[[Row], Hashable], rows: Iterable[Row]) -> dict[Hashable, Row]:
     return {identity(row): row for row in rows}
 
@@ -374,10 +277,3 @@ def _by_identity(identity: Callable[[Row], Hashable], rows: Iterable[Row]) -> di
 def _difference(wanted: dict[Hashable, Row], found: dict[Hashable, Row]) -> str:
     keys = sorted(wanted.keys() | found.keys(), key=str)
     return "; ".join(f"{k}: {found.get(k)} for {wanted.get(k)}" for k in keys if found.get(k) != wanted.get(k))
-
-
-@cache
-def _settings(rows_max: int) -> Settings:
-    return Settings.model_validate(
-        {"pipeline": GROUP, "unavailable_value": PLACEHOLDER, "batch": {"rows_max": rows_max}}
-    )

@@ -48,6 +48,7 @@ class World:
         self.ghosts: list[Consumer] = []
         self._salt = 0
         self._ledger: dict[Partition, int] = {}
+        self._rows: dict[str, list[Row]] = {}  # of the replica, where transactions are whole
         self._beats: list[int] = []
         self._poison: set[tuple[Partition, int]] = set()
         self.whole = scenario.whole
@@ -122,6 +123,9 @@ class World:
         if any(ledger.get(partition, Progress()).next_offset < end for partition, end in self._loaded.items()):
             return
         rows = {name: self.store.rows(name, self.store.columns(name)) for name in self._source.shapes}
+        if rows == self._rows:
+            return
+        self._rows = rows
         found = {name: _known(self._source.shapes[name].identity, rows[name]) for name in rows}
         for index, state in enumerate(self._source.history[self._seen :], self._seen):
             if all(_known(self._source.shapes[name].identity, state[name].values()) == found[name] for name in found):

@@ -149,5 +149,8 @@ def unended(read: Read, transaction: str) -> RecordError:
     return RecordError(
         f"The transaction {read.transaction} at {read.partition} offset {read.offset} has no end, and the transaction "
         f"{transaction} behind it has one: the connector has left something out.",
-        remedy="See whether its slot or its offsets were lost. The pipeline has to begin anew.",
+        remedy=(
+            "See whether its slot or its offsets were lost, or the connector was killed behind a TRUNCATE in a topic "
+            "of several partitions. The pipeline has to begin anew."
+        ),
     )

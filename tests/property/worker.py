@@ -130,7 +130,7 @@ class Worker:
 
     def _at(self, place: str) -> None:
         """The worker is at this place: if a fault waits for it there, it happens."""
-        self._world.observe()
+        self._world.observe(locked=place == "fenced" and self._world.store.waits_for_locks)
         fault = self._fault
         if fault is None or fault.place != place:
             return

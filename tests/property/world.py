@@ -98,16 +98,17 @@ class World:
                 if worker is not frozen:
                     worker.step()
 
-    def observe(self) -> None:
+    def observe(self, *, locked: bool = False) -> None:
         """At any moment: the ledger does not go back by itself, nor behind what cannot be read; nor does the canary.
 
-        But for an operator, and behind null first halves: there all that follows is applied again.
+        But for an operator, and behind null first halves: there all that follows is applied again. Where tables may be
+        `locked`, their rows cannot be looked at.
         """
         beats = [int(row["beat"] or 0) for row in self.store.rows("source_canary", ["beat"])]
         if beats < self._beats and not self._connector.began_anew:
             raise BrokenError(f"the canary went back to {beats}")
         self._beats = beats
-        if self.whole:
+        if self.whole and not locked:
             self._see_commit()
         for partition, progress in self.store.ledger().items():
             before = self._ledger.get(partition, 0)

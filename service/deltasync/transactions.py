@@ -24,7 +24,7 @@ from deltasync.intake import Cut
 from deltasync.progress import Progress
 from deltasync.spool import Spool, Spooled
 from deltasync.table import Table, TableId
-from deltasync.whole import Coming, Large, Read, Unit, unended
+from deltasync.whole import Coming, Large, Read, Unit, once, replaced, strays, unended, untold
 
 # The end of a transaction stands behind all of its changes.
 _LAST = 2**63
@@ -117,14 +117,15 @@ class Transactions:
         """
         for partition in self._queues:
             yield from self._free(partition)
-        while self._ends and self._count(self._ends[0]) == self._ends[0].changes and not self.unread():
+        while self._ends and self._is_whole(self._ends[0]) and not self.unread():
             end = self._ends.popleft()
             large, self._large = self._large and self._spilled(end, self._large), None
-            parts = [*self._open.pop(end.transaction, Coming()).partitions, self.topic]
+            found = self._open.pop(end.transaction, Coming())
+            parts = [*found.partitions, self.topic]
             popped = [self.topic] if large else parts
             reads = [read for partition in popped for read in self._pop(partition, end.transaction)]
             reads.sort(key=_order)
-            yield from self._whole(end, reads, large)
+            yield from self._whole(end, once(reads) if found.truncates else reads, large)
             for partition in parts:
                 yield from self._free(partition)
 
@@ -243,9 +244,11 @@ class Transactions:
             return Read(partition, offset, rule.applied(progress, change), change, bytes=size, by_rows=by_rows)
         transaction, order = found.transaction, found.order
         if transaction is None or order is None:
-            raise _no_transaction(record)
+            raise untold(record)
         after = rule.applied(progress, change) if change is not None else rule.passed(progress, offset)
-        if _is_applied(record, found.position, mark) or self._has(transaction, order):
+        # Which of two TRUNCATEs stands where it was first is not known before its transaction is the next one.
+        is_again = self._has(transaction, order) and (change is None or change.op is not Op.TRUNCATE)
+        if is_again or _is_applied(record, found.position, mark):
             passed = rule.skipped(progress, change) if change is not None else after
             return Read(partition, offset, passed, bytes=size)
         return Read(partition, offset, after, change, transaction, order, record.moves, size, by_rows)
@@ -258,7 +261,7 @@ class Transactions:
             return Read(record.partition, record.offset, passed)
         if end.lsn <= last:
             if end.committed_ms * 1000 > (progress.committed_us or 0):
-                raise _replaced(record.partition, record.offset)
+                raise replaced(record.partition, record.offset)
             return Read(record.partition, record.offset, passed)
         committed_us = max(progress.committed_us or 0, end.committed_ms * 1000 + 999)
         after = passed._replace(watermark=(end.lsn, end.lsn), committed_us=committed_us)
@@ -292,6 +295,23 @@ class Transactions:
     def _count(self, end: End) -> int:
         found = self._open.get(end.transaction)
         return found.count if found else 0
+
+    def _is_whole(self, end: End) -> bool:
+        found = self._open.get(end.transaction)
+        if found is not None and found.truncates and found.count == end.changes:
+            self._forget_strays(end.transaction, found)
+        return self._count(end) == end.changes
+
+    def _forget_strays(self, transaction: str, found: Coming) -> None:
+        """Do not count what came again and was read sooner than where it came first."""
+        for partition in list(found.partitions):
+            reads = self._queues[partition].reads
+            for index in strays(reads, transaction):
+                found.uncount([reads[index]])
+                reads[index] = reads[index]._replace(change=None, transaction=None, order=0)
+            is_spilled = self._large and partition in self._large.last
+            if not is_spilled and all(read.transaction != transaction for read in reads):
+                del found.partitions[partition]
 
     def _whole(self, end: End, reads: list[Read], large: Large | None) -> Iterator[Unit]:
         if large is None:
@@ -370,7 +390,7 @@ def _is_applied(record: Record, position: Position, mark: Progress | None) -> bo
         return True
     if position.seq0 is None:
         return False  # the connector began anew in a transaction that was under way when the last one ended
-    raise _replaced(record.partition, record.offset)
+    raise replaced(record.partition, record.offset)
 
 
 def _is_repeated(position: Position, progress: Progress, mark: Progress | None) -> bool:
@@ -378,22 +398,3 @@ def _is_repeated(position: Position, progress: Progress, mark: Progress | None) 
     if mark is None or mark.watermark is None or position.seq1 is None or progress.committed_us is None:
         return False
     return position.seq1 < mark.watermark[1]
-
-
-def _no_transaction(record: Record) -> RecordError:
-    return RecordError(
-        f"The record at {record.partition} offset {record.offset} tells no transaction, which "
-        'consistency = "transaction" needs to know.',
-        remedy=(
-            "Set provide.transaction.metadata = true on the connector (deltasync connectors apply does), before the "
-            "pipeline begins."
-        ),
-    )
-
-
-def _replaced(partition: Partition, offset: int) -> RecordError:
-    return RecordError(
-        f"The record at {partition} offset {offset} is older in the source's log than what was applied, although its "
-        "transaction committed later: the source's log was replaced.",
-        remedy="See whether the source was restored or failed over. The pipeline has to begin anew.",
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from deltasync.change import Change, Op, Partition
+from deltasync.change import Change, Op, Partition, Record
 from deltasync.debezium.transaction import End
 from deltasync.errors import RecordError
 from deltasync.intake import half_lost, is_behind
@@ -57,23 +57,27 @@ class Unit(NamedTuple):
 class Coming:
     """What has come of a transaction that is not whole yet: the numbers of its changes, and from which partitions.
 
-    `rows` and `bytes` of it are in memory. A change that comes again may come in another partition, if its record has
-    no key: TRUNCATE.
+    `rows` and `bytes` of it are in memory. A TRUNCATE that comes again may come in another partition, since its record
+    has no key: all of them are kept until the transaction is the next one, and taken together they do what one does.
     """
 
-    __slots__ = ("_blocks", "bytes", "count", "partitions", "rows")
+    __slots__ = ("_blocks", "_truncates", "bytes", "count", "partitions", "rows")
 
     def __init__(self) -> None:
         self.count = 0
         self.rows = self.bytes = 0
         self.partitions: dict[Partition, None] = {}
+        self._truncates: dict[int, int] = {}  # how often each one has come
         self._blocks: dict[int, int] = {}  # a bit for each number, 1024 to a block
 
     def has(self, order: int) -> bool:
         return bool(self._blocks.get(order >> 10, 0) >> (order & 1023) & 1)
 
     def add(self, partition: Partition, read: Read) -> None:
-        self.count += 1
+        times = self._truncates.get(read.order, 0)
+        if read.change is not None and read.change.op is Op.TRUNCATE:
+            self._truncates[read.order] = times + 1
+        self.count += not times
         self.rows += 1
         self.bytes += read.bytes
         self.partitions[partition] = None
@@ -87,10 +91,22 @@ class Coming:
     def forget(self, partition: Partition, reads: Iterable[Read]) -> None:
         """What has come from a partition will come again."""
         self.partitions.pop(partition, None)
+        self.uncount(reads)
+
+    def uncount(self, reads: Iterable[Read]) -> None:
+        """Records do not count as come, nor as in memory."""
         for read in reads:
-            self.count -= 1
             self.left(read)
+            if self._truncates.get(read.order, 0) > 1:
+                self._truncates[read.order] -= 1
+                continue
+            self._truncates.pop(read.order, None)
+            self.count -= 1
             self._blocks[read.order >> 10] &= ~(1 << (read.order & 1023))
+
+    @property
+    def truncates(self) -> bool:
+        return bool(self._truncates)
 
 
 def changes_of(reads: Sequence[Read]) -> list[Change | None]:
@@ -100,6 +116,31 @@ def changes_of(reads: Sequence[Read]) -> list[Change | None]:
     spooled = [Spooled(read.order, read.moves, read.change) for read in reads if read.change is not None]
     found = {(change.partition, change.offset): change for change in joined(spooled)}
     return [found.get((read.partition, read.offset)) for read in reads]
+
+
+def strays(reads: Iterable[Read], transaction: str) -> list[int]:
+    """The places of TRUNCATEs of the next transaction in a partition, behind another transaction's record.
+
+    One came again there, having no key, and was in another partition at first: that one is still to come.
+    """
+    found, behind = [], False
+    for index, read in enumerate(reads):
+        behind |= read.transaction not in {None, transaction}
+        if behind and read.transaction == transaction and read.change and read.change.op is Op.TRUNCATE:
+            found.append(index)
+    return found
+
+
+def once(reads: Iterable[Read]) -> list[Read]:
+    """Records of a transaction by their order, in which each TRUNCATE is a change once, however often it came."""
+    found: list[Read] = []
+    seen: set[int] = set()
+    for read in reads:
+        is_truncate = read.change is not None and read.change.op is Op.TRUNCATE
+        found.append(read._replace(change=None) if is_truncate and read.order in seen else read)
+        if is_truncate:
+            seen.add(read.order)
+    return found
 
 
 def joined(changes: Iterable[Spooled]) -> Iterator[Change]:
@@ -149,8 +190,26 @@ def unended(read: Read, transaction: str) -> RecordError:
     return RecordError(
         f"The transaction {read.transaction} at {read.partition} offset {read.offset} has no end, and the transaction "
         f"{transaction} behind it has one: the connector has left something out.",
+        remedy="See whether its slot or its offsets were lost. The pipeline has to begin anew.",
+    )
+
+
+def untold(record: Record) -> RecordError:
+    """A record without what `provide.transaction.metadata` adds."""
+    return RecordError(
+        f"The record at {record.partition} offset {record.offset} tells no transaction, which "
+        'consistency = "transaction" needs to know.',
         remedy=(
-            "See whether its slot or its offsets were lost, or the connector was killed behind a TRUNCATE in a topic "
-            "of several partitions. The pipeline has to begin anew."
+            "Set provide.transaction.metadata = true on the connector (deltasync connectors apply does), before the "
+            "pipeline begins."
         ),
+    )
+
+
+def replaced(partition: Partition, offset: int) -> RecordError:
+    """The source's log is another one than that of what was applied."""
+    return RecordError(
+        f"The record at {partition} offset {offset} is older in the source's log than what was applied, although its "
+        "transaction committed later: the source's log was replaced.",
+        remedy="See whether the source was restored or failed over. The pipeline has to begin anew.",
     )

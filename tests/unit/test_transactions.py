@@ -233,6 +233,16 @@ def test_a_transaction_that_never_ended_is_not_stepped_over() -> None:
         log.taken(log.change(A, 1, 1), log.change(A, 2, 1), log.end(2, 1))
 
 
+def test_a_truncate_that_came_again_elsewhere_is_taken_where_it_was_first() -> None:
+    """It has no key: behind a later transaction's record, in a partition that is read sooner."""
+    log = Log()
+
+    assert log.taken(log.change(A, 2, 1), log.change(A, 1, 1, "t"), log.end(1, 2), log.end(2, 1)) == []
+    assert log.taken(log.change(B, 1, 1, "t")) == []
+    assert _orders(log.taken(log.change(B, 1, 2))) == [[1, 2], [1]]
+    assert [log.at[p].next_offset for p in (ENDS, A, B)] == [2, 2, 2]
+
+
 def test_partitions_that_are_ahead_are_not_read() -> None:
     """But those of the transaction that is next are, whatever is kept; what is held is so until half is gone."""
     log = Log(rows_max=3)

@@ -163,8 +163,8 @@ def joined(changes: Iterable[Spooled]) -> Iterator[Change]:
 
 
 def _is_one(half: Change, change: Change) -> bool:
-    """True for the two records of one key change."""
-    return change.op is Op.CREATE and change.table == half.table and change.position == half.position
+    """True for the two records of one key change, of which one may have come before the connector began anew."""
+    return change.op is Op.CREATE and change.table == half.table and change.position.seq1 == half.position.seq1
 
 
 def late(end: End, count: int) -> RecordError:

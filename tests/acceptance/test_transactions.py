@@ -36,8 +36,7 @@ FAST = {"DELTASYNC_KAFKA_SESSION_TIMEOUT_S": "6"}
 # Two of the tables have topics of several partitions, so that key changes and TRUNCATE go across them.
 SPREAD = {
     "topic__creation__groups": "control,transaction,spread",
-    # Not of the table that is truncated: a TRUNCATE has no key, and comes again in another partition.
-    "topic__creation__spread__include": ".*shop[.]giro",
+    "topic__creation__spread__include": ".*shop[.](giro|stock)",
     "topic__creation__spread__partitions": "3",
     "topic__creation__spread__replication__factor": "-1",
 }

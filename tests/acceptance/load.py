@@ -29,6 +29,7 @@ _FORBID_OLDER = """
       BEGIN INSERT INTO public.went_back VALUES (OLD.version, NEW.version); RETURN NULL; END $$;
     CREATE TRIGGER note_older AFTER UPDATE ON shop.account FOR EACH ROW
       WHEN (NEW.version < OLD.version) EXECUTE FUNCTION public.note_older();
+    ALTER TABLE shop.account ENABLE ALWAYS TRIGGER note_older;
 """
 _ID_SPACE = 10**12
 

@@ -22,7 +22,7 @@ IDLE_S = 15
 # That are written to all the time: 3 of items, 1 each of accounts, journal, pairs and the canary.
 _PARTITIONS = 7
 
-# Who moved the ledger: each worker's session carries its name.
+# Who moved the ledger: each worker's session carries its name. Workers pass by what is not enabled always.
 _NOTE_WRITERS = """
     CREATE TABLE public.moved (
       id bigint GENERATED ALWAYS AS IDENTITY, at timestamptz DEFAULT clock_timestamp(),
@@ -33,6 +33,7 @@ _NOTE_WRITERS = """
         VALUES (current_setting('test.worker', true), NEW.topic, NEW.partition);
       RETURN NULL; END $$;
     CREATE TRIGGER note_mover AFTER UPDATE ON deltasync.ledger FOR EACH ROW EXECUTE FUNCTION public.note_mover();
+    ALTER TABLE deltasync.ledger ENABLE ALWAYS TRIGGER note_mover;
 """
 
 

@@ -53,6 +53,7 @@ _WAIT_AT_THE_LEDGER = """
       BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NEW; END $$;
     CREATE TRIGGER wait BEFORE UPDATE ON deltasync.ledger FOR EACH ROW
       WHEN (NEW.topic LIKE '%shop.account') EXECUTE FUNCTION public.wait();
+    ALTER TABLE deltasync.ledger ENABLE ALWAYS TRIGGER wait;
 """
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import psycopg
 from tests.flow import Flow, until
+
+# Given a session on the source, what commits one transaction with it.
+Begin = Callable[[psycopg.Connection], Callable[[], None]]
 
 TABLES = ("shop.journal", "shop.account", "shop.item", "shop.pair")
 SCHEMA = """
@@ -34,20 +39,19 @@ _FORBID_OLDER = """
 _ID_SPACE = 10**12
 
 
-class Load:
-    """Two writers that commit transactions of every kind until the block ends; the same seed, the same choices.
+class Writers:
+    """Sessions on the source that commit transactions until the block ends; it fails if one of them did.
 
-    Each has keys of its own, so neither waits for the other, and their transactions overlap.
+    Each of `begin` is called with its connection (autocommit), on a thread of its own.
     """
 
-    def __init__(self, flow: Flow, seed: int, pause_s: float = 0.02) -> None:
+    def __init__(self, flow: Flow, begin: Iterable[Begin], pause_s: float = 0.02) -> None:
         self._dsn = flow.pipeline.source_admin
         self._pause_s = pause_s
         self._stop = threading.Event()
         self._failed: list[BaseException] = []
         self.transactions = 0
-        self._seed = seed
-        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in (1, 2)]
+        self._threads = [threading.Thread(target=self._write, args=(one,)) for one in begin]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -60,16 +64,30 @@ class Load:
             thread.join(60)
         assert kind is not None or not self._failed, self._failed
 
-    def _write(self, number: int) -> None:
-        rng = random.Random(self._seed + number)  # noqa: S311 - so that a failure can be repeated
+    def _write(self, begin: Begin) -> None:
         try:
             with psycopg.connect(self._dsn, autocommit=True) as connection:
-                writer = _Writer(connection, number, rng)
+                commit_one = begin(connection)
                 while not self._stop.wait(self._pause_s):
-                    writer.commit_one()
+                    commit_one()
                     self.transactions += 1
-        except psycopg.Error as error:
+        except Exception as error:  # noqa: BLE001 - the block's end raises it
             self._failed.append(error)
+
+
+class Load(Writers):
+    """Two writers with transactions of every kind; the same seed, the same choices.
+
+    Each has keys of its own, so neither waits for the other, and their transactions overlap.
+    """
+
+    def __init__(self, flow: Flow, seed: int, pause_s: float = 0.02) -> None:
+        super().__init__(flow, [partial(_begin, number, seed + number) for number in (1, 2)], pause_s)
+
+
+def _begin(number: int, seed: int, connection: psycopg.Connection) -> Callable[[], None]:
+    rng = random.Random(seed)  # noqa: S311 - so that a failure can be repeated
+    return _Writer(connection, number, rng).commit_one
 
 
 class _Writer:

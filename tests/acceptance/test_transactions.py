@@ -6,11 +6,13 @@ import random
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import psycopg
 import pytest
+from tests.acceptance.load import Writers
 from tests.acceptance.topics import Topics
 from tests.conftest import Addresses
 from tests.flow import Flow, until
@@ -42,39 +44,22 @@ SPREAD = {
 }
 
 
-class Trade:
+class Trade(Writers):
     """Two sessions that move money until the block ends; their transactions overlap."""
 
     def __init__(self, flow: Flow, seed: int) -> None:
-        self._dsn = flow.pipeline.source_admin
-        self._stop = threading.Event()
-        self._failed: list[BaseException] = []
-        self.transactions = 0
-        self._threads = [threading.Thread(target=self._run, args=(half, seed + half)) for half in (0, 1)]
+        super().__init__(flow, [partial(_begin, half, seed + half) for half in (0, 1)])
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-        assert kind is not None or not self._failed, self._failed
+def _begin(half: int, seed: int, connection: psycopg.Connection) -> Callable[[], None]:
+    rng = random.Random(seed)  # noqa: S311 - so that a failure can be repeated
 
-    def _run(self, half: int, seed: int) -> None:
-        rng = random.Random(seed)  # noqa: S311 - so that a failure can be repeated
-        try:
-            with psycopg.connect(self._dsn) as connection:
-                while not self._stop.wait(0.02):
-                    with connection.transaction():
-                        for statement in _transaction(rng, half):
-                            connection.execute(statement)
-                    self.transactions += 1
-        except BaseException as error:
-            self._failed.append(error)
-            raise
+    def commit_one() -> None:
+        with connection.transaction():
+            for statement in _transaction(rng, half):
+                connection.execute(statement)
+
+    return commit_one
 
 
 def _transaction(rng: random.Random, half: int) -> list[str]:

@@ -103,6 +103,19 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     assert _processes_in(tmp_path) == []
 
 
+def test_interrupted_together_with_its_reader(tmp_path: Path) -> None:
+    """As Ctrl-C does in `deltasync demo | tee log`: there is nobody to tell that everything is stopped."""
+    with _start(tmp_path) as done:
+        until(lambda: list(tmp_path.glob("*/run/kafka.pid")), "the first part starts")
+        for pipe in (done.stdout, done.stderr):
+            assert pipe is not None
+            pipe.close()
+        done.send_signal(signal.SIGINT)
+
+    assert list(tmp_path.iterdir()) == []
+    assert _processes_in(tmp_path) == []
+
+
 def test_killed_demo_is_ended_by_the_next(tmp_path: Path) -> None:
     def started() -> list[Path]:
         return list(tmp_path.glob("*/run/kafka.pid"))

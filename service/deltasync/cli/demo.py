@@ -102,8 +102,8 @@ def _stack_folder(state: Path | None, *, keep: bool) -> Iterator[Path]:
                 output.stderr.print(kept, markup=False, soft_wrap=True)
             else:
                 ignore_signals()
+                held.callback(Stack(folder).down)  # also where nobody reads any more what is printed
                 output.stderr.print("Stopping everything …")
-                Stack(folder).down()
 
 
 def _after_failure(folder: Path, *, keep: bool) -> str:

@@ -7,32 +7,33 @@ environment. `Secret` values never show in `deltasync settings`, logs or traceba
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from deltasync import invalid
 from deltasync.errors import SettingsError
 from deltasync.table import TableId
 
-PREFIX = "DELTASYNC_"
+PREFIX = invalid.PREFIX
 FILE = "deltasync.toml"
+# Names in the environment that are not settings of the service: read by this module or by tests.
+_CONFIG = PREFIX + "CONFIG"
+_OF_TESTS = PREFIX + "TEST_"
 
 
 def _name(value: str) -> str:
     if not value.isascii() or not value.replace("_", "a").isalnum() or not value.islower():
-        message = "use lower-case letters, digits and _ only: it names a slot, a publication and topics"
-        raise ValueError(message)
+        raise ValueError
     return value
 
 
@@ -41,30 +42,43 @@ def _pattern(name: str) -> str:
     return re.escape(name).replace(",", r"\,")
 
 
-Name = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_name)]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=40, description="at most 40 lower-case letters, digits and _, in quotes"),
+    AfterValidator(_name),
+]
 
 
 def _table_name(value: str) -> str:
     schema, dot, table = value.partition(".")
     if not (schema and dot and table):
-        message = "name a table as schema.table"
-        raise ValueError(message)
+        raise ValueError
     return value
 
 
 TableName = Annotated[str, AfterValidator(_table_name)]
 
 
-def readable_conninfo(conninfo: str) -> str:
+def readable_conninfo(conninfo: str, name: str = "A PostgreSQL connection string") -> str:
     """The connection string as it is. Raises SettingsError, and shows nothing of it, where it cannot be read."""
     try:
         conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError:
         raise SettingsError(
-            "A PostgreSQL connection string cannot be read.",
+            f"{name} cannot be read.",
             remedy="Write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters percent-encoded.",
         ) from None
     return conninfo
+
+
+def _file() -> Path:
+    return Path(os.environ.get(_CONFIG) or FILE)
+
+
+def _place(section: str, key: str) -> str:
+    """Where a setting is set: its variable, or its place in the file."""
+    name = invalid.variable(f"{section}.{key}")
+    return name if name in os.environ else f"`{key}` in [{section}] of {_file()}"
 
 
 class _Section(BaseModel):
@@ -78,6 +92,8 @@ class Database(_Section):
     admin_dsn: SecretStr | None = None
     password_file: Path | None = None
 
+    _section: ClassVar[str]
+
     def conninfo(self) -> str | None:
         """The service's connection string, its password read from `password_file` if that is set.
 
@@ -85,7 +101,7 @@ class Database(_Section):
         """
         if self.dsn is None:
             return None
-        conninfo = readable_conninfo(self.dsn.get_secret_value())
+        conninfo = readable_conninfo(self.dsn.get_secret_value(), _place(self._section, "dsn"))
         if self.password_file is None:
             return conninfo
         try:
@@ -94,21 +110,27 @@ class Database(_Section):
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise SettingsError(
                 f"The password file {self.password_file} cannot be read: {why}.",
-                remedy="Correct `password_file`, or let the service's user read the file.",
+                remedy=f"Correct {_place(self._section, 'password_file')}, or let the service's user read the file.",
             ) from None
 
     def admin_conninfo(self) -> str | None:
-        """The superuser's connection string, or the service's where there is no other."""
-        return self.admin_dsn.get_secret_value() if self.admin_dsn else self.conninfo()
+        """The superuser's connection string, or the service's where there is no other. Raises as `conninfo`."""
+        if self.admin_dsn is None:
+            return self.conninfo()
+        return readable_conninfo(self.admin_dsn.get_secret_value(), _place(self._section, "admin_dsn"))
 
 
 class Source(Database):
     """The captured database. Only set-up, `wait`, and the slot's figures in `lag` connect to it."""
 
-    schemas: tuple[str, ...] = ("public",)
-    exclude: tuple[TableName, ...] = ()
+    schemas: tuple[str, ...] = Field(("public",), examples=[["shop", "billing"]])
+    exclude: tuple[TableName, ...] = Field(
+        (), description="a list of tables as schema.table, in quotes", examples=[["shop.audit"]]
+    )
     slot: str | None = None
     publication: str | None = None
+
+    _section = "source"
 
 
 class Replica(Database):
@@ -118,6 +140,8 @@ class Replica(Database):
     constraints: Literal["replica-role", "ordered"] = "replica-role"
     retry_s_max: float = Field(300.0, gt=0)
 
+    _section = "replica"
+
 
 class Kafka(_Section):
     """The broker. `options` go to librdkafka as they are (security, timeouts)."""
@@ -126,7 +150,9 @@ class Kafka(_Section):
     group: str | None = None
     topic_prefix: Name | None = None
     session_timeout_s: float = Field(10.0, ge=6, le=300)
-    options: dict[str, str | int | float | bool] = Field(default_factory=dict, repr=False)
+    options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, repr=False, examples=[{"security.protocol": "SSL"}]
+    )
 
 
 class Connect(_Section):
@@ -173,12 +199,16 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        toml_file=FILE,
     )
 
     pipeline: Name = "deltasync"
     consistency: Literal["key", "transaction"] = "key"
-    unavailable_value: str | None = Field(None, min_length=16, pattern=r"^[A-Za-z0-9_]+$")
+    unavailable_value: str | None = Field(
+        None,
+        min_length=16,
+        pattern=r"^[A-Za-z0-9_]+$",
+        description="a random word of at least 16 letters, digits and _, in quotes",
+    )
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     source: Source = Source()
@@ -187,25 +217,19 @@ class Settings(BaseSettings):
     connect: Connect = Connect()
     batch: Batch = Batch()
     monitor: Monitor = Monitor()
-    tables: dict[TableName, TableRules] = Field(default_factory=dict)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+    tables: dict[TableName, TableRules] = Field(
+        default_factory=dict, examples=[{"shop.place": {"on_unsupported": "skip-column"}}]
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
         if self.consistency == "transaction" and self.replica.constraints == "ordered":
             # Its initial snapshot brings rows before those that they reference.
-            message = 'consistency = "transaction" needs constraints = "replica-role" in [replica]'
-            raise ValueError(message)
+            message = 'consistency = "transaction" needs constraints = "replica-role"'
+            remedy = 'Leave out `constraints`, or choose consistency = "key".'
+            raise PydanticCustomError(
+                "together", message, {"names": ["consistency", "replica.constraints"], "remedy": remedy}
+            )
         return self
 
     @property
@@ -263,11 +287,10 @@ class Settings(BaseSettings):
         for name in names:
             section, _, key = name.rpartition(".")
             if getattr(getattr(self, section) if section else self, key) is None:
-                variable = PREFIX + name.replace(".", "_").upper()
                 where = f"`{key}` in [{section}]" if section else f"`{key}`"
                 raise SettingsError(
                     f"The setting {name} is missing.",
-                    remedy=f"Set {variable} in the environment, or {where} of {FILE}.",
+                    remedy=f"Set {invalid.variable(name)} in the environment, or {where} of {_file()}.",
                 )
 
 
@@ -277,55 +300,63 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
     Raises SettingsError for an unknown key, a wrong type or a file that cannot be read; the error
     names the key and never shows its value.
     """
-    chosen = os.environ.get(PREFIX + "CONFIG")
-    path = Path(chosen or FILE)
-    if chosen and not path.is_file():
-        raise SettingsError(f"There is no settings file {path}.", remedy=f"Correct {PREFIX}CONFIG, or unset it.")
-    known = _known_variables()
-    for variable in sorted(os.environ):
-        if variable.startswith(PREFIX) and variable not in known and not variable.startswith(PREFIX + "TEST_"):
-            raise SettingsError(
-                f"The environment variable {variable} is not a setting.",
-                remedy="`deltasync settings` lists the names that there are; correct or unset it.",
-            )
+    written = _written()
+    schema = Settings.model_json_schema()
+    known = {invalid.variable(name): node for name, node in invalid.settings_of(schema)}
+    for name, value in sorted(written.environment.items()):
+        if name not in known and name in os.environ:
+            raise invalid.unknown_variable(name, schema)
+        if known.get(name, {}).get("type") in {"array", "object"} and not _is_json(value):
+            raise invalid.not_json(name, known[name])
 
     class FromFile(Settings):
-        model_config = SettingsConfigDict(toml_file=path)
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, dict(written.content))
 
     try:
         return FromFile(**overrides)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        variable = PREFIX + key.replace(".", "_").upper()
-        raise SettingsError(
-            f"The setting {key} is not valid: {first['msg'].lower()}.",
-            remedy=f"Correct it in {path} or in {variable}.",
-        ) from None
+        raise invalid.refused(first, schema, written) from None
+
+
+def _written() -> invalid.Written:
+    file = _file()
+    if os.environ.get(_CONFIG) and not file.is_file():
+        raise SettingsError(f"There is no settings file {file}.", remedy=f"Correct {_CONFIG}, or unset it.")
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except OSError as error:
+        why = f"The settings file {file} cannot be read: {error.strerror}."
+        raise SettingsError(why, remedy="Let the service's user read it.") from None
     except ValueError as error:
-        raise SettingsError(f"The settings file {path} cannot be read: {error}.", remedy="Correct its TOML.") from None
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise SettingsError(f"The settings file {file} is not valid TOML: {why}.", remedy="Correct it there.") from None
+    # Upper-case: pydantic does not tell the two apart.
+    given = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+    ours = {name: value for name, value in given.items() if name != _CONFIG and not name.startswith(_OF_TESTS)}
+    return invalid.Written(file, content, ours)
 
 
-# Names in the environment that are not settings of the service: read by load() or by tests.
-_OUTSIDE = {PREFIX + "CONFIG"}
-
-
-def _known_variables() -> set[str]:
-    return _OUTSIDE | {_variable(name) for name in _names()}
+def _is_json(value: str) -> bool:
+    try:
+        json.loads(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _names() -> list[str]:
     """Every setting there is, as `section.key`."""
-    names = []
-    for field, info in Settings.model_fields.items():
-        section = info.annotation
-        is_section = isinstance(section, type) and issubclass(section, BaseModel)
-        names += [f"{field}.{key}" for key in section.model_fields] if is_section and section else [field]
-    return names
-
-
-def _variable(name: str) -> str:
-    return PREFIX + name.replace(".", "_").upper()
+    return [name for name, _ in invalid.settings_of(Settings.model_json_schema())]
 
 
 class InForce(NamedTuple):
@@ -348,7 +379,7 @@ def in_force(settings: Settings) -> list[InForce]:
         holder = getattr(settings, section) if section else settings
         given = key in holder.model_fields_set and (not section or section in settings.model_fields_set)
         origin: Literal["environment", "file", "default"] = "file" if given else "default"
-        variable = _variable(name)
+        variable = invalid.variable(name)
         found.append(InForce(name, variable, getattr(holder, key), "environment" if variable in os.environ else origin))
     return found
 

@@ -259,4 +259,5 @@ def _message(response: httpx.Response) -> str | None:
 
 
 def _wrong_url(why: str) -> SettingsError:
-    return SettingsError(f"DELTASYNC_CONNECT_URL is not an address: {mask(why)}.", remedy="Write http://HOST:8083.")
+    what = f"DELTASYNC_CONNECT_URL (`url` in [connect]) is not an address: {mask(why)}."
+    return SettingsError(what, remedy="Write http://HOST:8083.")

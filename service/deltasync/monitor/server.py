@@ -91,7 +91,8 @@ def _address(url: str) -> tuple[str, int]:
         host = port = None
     if not host or port is None or parsed.scheme != "http":
         raise SettingsError(
-            "The setting monitor.url is not an address to listen at.", remedy="Write http://127.0.0.1:9464."
+            "DELTASYNC_MONITOR_URL (`url` in [monitor]) is not an address to listen at.",
+            remedy="Write http://127.0.0.1:9464.",
         )
     return host, port
 

@@ -85,7 +85,8 @@ def _reader(settings: Settings, connection: Connection[TupleRow]) -> Reader:
     name, password = known.get("user"), known.get("password")
     if not name:
         raise SettingsError(
-            "The setting source.dsn names no user.", remedy="Add the service's own role: postgresql://USER:PASSWORD@..."
+            "DELTASYNC_SOURCE_DSN (`dsn` in [source]) names no user.",
+            remedy="Add the service's own role: postgresql://USER:PASSWORD@…",
         )
     admin = str(name) == connection.info.user
     verifier = None

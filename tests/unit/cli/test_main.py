@@ -63,4 +63,4 @@ def test_the_service_ends_with_a_line_of_its_log(
     said = json.loads(capsys.readouterr().err)
     assert ended.value.code == 2
     assert (said["message"], said["level"], said["exit_code"]) == ("failed", "error", 2)
-    assert "batch.rows_max" in said["reason"]
+    assert "DELTASYNC_BATCH_ROWS_MAX" in said["reason"]

@@ -54,17 +54,17 @@ def _print(report: Report) -> None:
         _finding(finding)
     for one in report.servers:
         if one.state == "not answering":
-            _say(Text.assemble((f"{'not asked':9}", "bold red"), f" {one.server}: {one.why}"))
-            _say(Text(f"{'':9} do: {one.remedy}"))
+            output.say(Text.assemble((f"{'not asked':9}", "bold red"), f" {one.server}: {one.why}"))
+            output.say(Text(f"{'':9} do: {one.remedy}"))
     counts = Counter(finding.gravity for finding in report.findings)
     told = ", ".join(f"{counts[gravity]} {gravity}" for gravity in Gravity) if counts else "nothing found"
-    _say(Text(f"{told}; {_asked(report.servers)}"))
+    output.say(Text(f"{told}; {_asked(report.servers)}"))
 
 
 def _finding(finding: Finding) -> None:
-    _say(Text.assemble((f"{finding.gravity:9}", _COLORS[finding.gravity]), f" {finding.what}"))
-    _say(Text(f"{'':9} why: {finding.why}"))
-    _say(Text(f"{'':9} do: {finding.remedy}"))
+    output.say(Text.assemble((f"{finding.gravity:9}", _COLORS[finding.gravity]), f" {finding.what}"))
+    output.say(Text(f"{'':9} why: {finding.why}"))
+    output.say(Text(f"{'':9} do: {finding.remedy}"))
 
 
 def _asked(servers: tuple[Asked, ...]) -> str:
@@ -72,7 +72,3 @@ def _asked(servers: tuple[Asked, ...]) -> str:
     for one in servers:
         states.setdefault(one.state, []).append(one.server)
     return "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
-
-
-def _say(text: Text) -> None:
-    output.console.print(text, soft_wrap=True)

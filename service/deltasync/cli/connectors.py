@@ -10,7 +10,6 @@ from typing import Annotated
 import msgspec
 import stamina
 import typer
-from rich.table import Table
 
 from deltasync import settings
 from deltasync.cli import output
@@ -184,9 +183,9 @@ def delete(
         slot = client.config(name).get("slot.name", found.slot)
         reconciling.delete(client, name, reset_offsets=reset_offsets)
     kept = "Its offsets are reset." if reset_offsets else "Its offsets stay: applied again, it goes on where it was."
-    _say(f"The connector {name} is deleted. {kept}")
-    _say(f"The slot {slot} stays on the source and holds its WAL. If nothing needs it any more, drop it there:")
-    _say(f"  SELECT pg_drop_replication_slot('{slot}');")
+    output.say(f"The connector {name} is deleted. {kept}")
+    output.say(f"The slot {slot} stays on the source and holds its WAL. If nothing needs it any more, drop it there:")
+    output.say(f"  SELECT pg_drop_replication_slot('{slot}');")
 
 
 @app.command()
@@ -202,7 +201,7 @@ def jar(folder: Annotated[Path, typer.Argument(help="Where to put it.", file_oka
             f"Compiling the jar needs the package {error.name}, which is not installed.",
             remedy="pip install 'deltasync[local]'",
         ) from error
-    _say(str(jars.raw_text_jar(folder)))
+    output.say(str(jars.raw_text_jar(folder)))
 
 
 @contextmanager
@@ -217,7 +216,7 @@ def _switch(name: str | None, act: Callable[[ConnectClient, str], None], what: s
     with _open() as (found, client):
         name = name or found.connector
         act(client, name)
-    _say(f"The connector {name} {what}.")
+    output.say(f"The connector {name} {what}.")
 
 
 def _outcome(client: ConnectClient, todo: Plan, timeout_s: float, before: Status | None) -> Status:
@@ -250,18 +249,18 @@ def _finish(reports: Sequence[Report], *, as_json: bool) -> None:
 
 
 def _print_reports(reports: Iterable[Report]) -> None:
-    table = Table("connector", "condition", "tasks", box=None)
+    table = output.table("connector", "condition", "tasks")
     troubles = []
     for report in reports:
         tasks = ", ".join(f"{task} {state}" for task, state in report.tasks.items())
-        table.add_row(report.name, report.condition, tasks or "-")
+        output.row(table, [report.name, report.condition, tasks or "-"])
         troubles += [(report.name, failed) for failed in report.failures]
     output.console.print(table)
     for name, failed in troubles:
-        _say(f"\n{name}, {failed.part} on {failed.worker}: {failed.error}")
+        output.say(f"\n{name}, {failed.part} on {failed.worker}: {failed.error}")
         if failed.cause:
-            _say(f"  cause: {failed.cause}")
-        _say(f"  do: {failed.remedy}")
+            output.say(f"  cause: {failed.cause}")
+        output.say(f"  do: {failed.remedy}")
 
 
 def _print_plans(plans: Sequence[Plan], *, as_json: bool = False) -> None:
@@ -274,11 +273,7 @@ def _print_plans(plans: Sequence[Plan], *, as_json: bool = False) -> None:
         )
         return
     for todo in plans:
-        _say(f"{todo.name}: {todo.step}")
+        output.say(f"{todo.name}: {todo.step}")
         for change in todo.changes:
             old = "" if change.old is None else f" {change.old} →"
-            _say(f"  {change.key}:{old} {'(removed)' if change.new is None else change.new}")
-
-
-def _say(text: str) -> None:
-    output.console.print(text, markup=False, soft_wrap=True)
+            output.say(f"  {change.key}:{old} {'(removed)' if change.new is None else change.new}")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Column, Table
+from rich.table import Column
+from rich.text import Text
 
 from deltasync.cli import output
 from deltasync.errors import DeltasyncError, PartError, SettingsError
@@ -103,7 +104,7 @@ def _stack_folder(state: Path | None, *, keep: bool) -> Iterator[Path]:
             else:
                 ignore_signals()
                 held.callback(Stack(folder).down)  # also where nobody reads any more what is printed
-                output.stderr.print("Stopping everything …")
+                output.doing("Stopping everything")
 
 
 def _after_failure(folder: Path, *, keep: bool) -> str:
@@ -172,20 +173,21 @@ class _Screen:
         if bar not in self._tasks:
             self._tasks[bar] = self._progress.add_task(bar, text="")
             if not output.stderr.is_terminal:
-                output.stderr.print(f"{bar} …")
+                output.doing(bar)
         text = note or f"{done:,.0f} of {total:,.0f}"
         self._progress.update(self._tasks[bar], completed=done, total=max(total, 1), text=text)
 
 
 def _print(report: Report, picture: Path) -> None:
-    tables = Table("table", *(Column(name, justify="right") for name in ("source", "replica", "equal")), "", box=None)
+    tables = output.table("table", *output.right("source", "replica", "equal"), "")
     for table in report.tables:
-        verdict = "[green]equal[/]" if table.is_equal else "[red]different[/]"
-        tables.add_row(table.table, *(f"{n:,}" for n in (table.source_rows, table.replica_rows, table.equal)), verdict)
-    figures = Table(Column(style="bold"), Column(overflow="fold"), box=None, show_header=False)
+        verdict = Text("equal", style="green") if table.is_equal else Text("different", style="red")
+        counts = (f"{n:,}" for n in (table.source_rows, table.replica_rows, table.equal))
+        output.row(tables, [table.table, *counts, verdict])
+    figures = output.table(Column(style="bold"), "", head=False)
     for name, value in _figures(report).items():
-        figures.add_row(name, value)
-    figures.add_row("picture", str(picture.resolve()))
+        output.row(figures, [name, value])
+    output.row(figures, ["picture", str(picture.resolve())])
     output.console.print(tables, "", figures)
 
 

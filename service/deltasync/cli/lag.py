@@ -10,7 +10,6 @@ import msgspec
 import typer
 from rich.console import Group
 from rich.live import Live
-from rich.table import Column, Table
 from rich.text import Text
 
 from deltasync import settings as settings_module
@@ -66,9 +65,7 @@ def _looks(surveyor: Surveyor, prefix: str) -> Iterator[tuple[Lag, str]]:
 
 
 def _shown(found: Lag, note: str) -> Group:
-    table = Table(
-        "table", *(Column(name, justify="right") for name in ("records", "seconds", "records/s")), "state", box=None
-    )
+    table = output.table("table", *output.right("records", "seconds", "records/s"), "state")
     for one in found.tables:
         table.add_row(*_row(one.table, one.records, one.seconds, one.rate, one.state))
         if one.skipped:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 
 from deltasync import settings as settings_module
 from deltasync.change import Partition
@@ -34,13 +33,13 @@ def show(as_json: AsJson = False) -> None:
     if as_json:
         output.json([_as_value(partition, claim) for partition, claim in sorted(claims.items())])
         return
-    numbers = (Column(name, justify="right") for name in ("partition", "next offset", "skipped"))
-    table = Table(Column("topic", overflow="fold"), *numbers, "watermark", "newest source commit", box=None)
+    numbers = output.right("partition", "next offset", "skipped")
+    table = output.table("topic", *numbers, "watermark", "newest source commit")
     for partition, (_, progress) in sorted(claims.items()):
         watermark = "" if progress.watermark is None else f"{progress.watermark[0]}, {progress.watermark[1]}"
         committed = "" if progress.committed_us is None else f"{from_us(progress.committed_us):%Y-%m-%d %H:%M:%S}"
         counts = (str(partition.number), str(progress.next_offset), str(progress.skipped))
-        table.add_row(partition.topic, *counts, watermark, committed)
+        output.row(table, [partition.topic, *counts, watermark, committed])
     output.console.print(table)
 
 
@@ -65,8 +64,7 @@ def set_(
         output.json(moved._asdict())
         return
     before = "nowhere" if moved.old_next_offset is None else str(moved.old_next_offset)
-    told = f"{moved.topic}[{moved.partition}] is at {moved.next_offset}; it was at {before}"
-    output.console.print(told, markup=False, soft_wrap=True)
+    output.say(f"{moved.topic}[{moved.partition}] is at {moved.next_offset}; it was at {before}")
 
 
 def _as_value(partition: Partition, claim: Claim) -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
+from rich.text import Text
 
 from deltasync.cli import output
 from deltasync.errors import SettingsError
@@ -42,9 +42,9 @@ def up(state: State = _HERE) -> None:
     Example: `deltasync local up --state /tmp/second` is a stack beside that of `deltasync local up`.
     """
     stack = _stack(state)
-    stack.up(lambda doing: output.stderr.print(f"{doing} …"))
+    stack.up(output.doing)
     _show_status(stack)
-    output.console.print("`deltasync local env` prints the settings, passwords included.", markup=False)
+    output.say("`deltasync local env` prints the settings, passwords included.")
 
 
 @app.command()
@@ -113,8 +113,8 @@ def _quoted(value: str) -> str:
 
 
 def _show_status(stack: Stack) -> None:
-    table = Table("part", "status", Column("address", overflow="fold"), "pid", box=None)
+    table = output.table("part", "status", "address", "pid")
     for part in stack.status():
         color = {"running": "green", "starting": "yellow", "down": "red"}[part.status]
-        table.add_row(part.part, f"[{color}]{part.status}[/]", part.address, str(part.pid or ""))
+        output.row(table, [part.part, Text(part.status, style=color), part.address, str(part.pid or "")])
     output.console.print(table)

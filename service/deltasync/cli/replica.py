@@ -32,11 +32,11 @@ def setup(json: Annotated[bool, typer.Option("--json", help="Print the report as
         output.json(report._asdict())
         return
     if report.role:
-        output.console.print(f"role {report.role} created")
+        output.say(f"role {report.role} created")
     for table in report.created:
-        output.console.print(f"table {table} created")
+        output.say(f"table {table} created")
     for table in report.released:
-        output.console.print(f"table {table} fits again and goes on")
+        output.say(f"table {table} fits again and goes on")
     for table, why in report.held.items():
-        output.console.print(f"table {table} is still held: {why}")
-    output.console.print("the replica is ready")
+        output.say(f"table {table} is still held: {why}")
+    output.say("the replica is ready")

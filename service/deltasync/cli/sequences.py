@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 
 from deltasync import sequences
 from deltasync import settings as settings_module
@@ -42,9 +41,9 @@ def sync(
 
 
 def _print(synced: list[sequences.Synced], *, dry_run: bool) -> None:
-    numbers = (Column(name, justify="right") for name in ("source draws", "replica drew"))
-    table = Table("table", "column", *numbers, "would be" if dry_run else "is", box=None)
+    numbers = output.right("source draws", "replica drew")
+    table = output.table("table", "column", *numbers, "would be" if dry_run else "is")
     for one in synced:
         before = "" if one.replica is None else str(one.replica)
-        table.add_row(one.table, one.column, str(one.source), before, one.action)
+        output.row(table, [one.table, one.column, str(one.source), before, one.action])
     output.console.print(table)

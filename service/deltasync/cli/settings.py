@@ -8,8 +8,6 @@ import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
-from rich.table import Column, Table
-from rich.text import Text
 
 from deltasync import settings as settings_module
 from deltasync.cli import output
@@ -41,11 +39,11 @@ def settings(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     if as_json:
         output.json(rows)
         return
-    table = Table("setting", "variable", Column("value", overflow="fold"), "from", box=None)
+    table = output.table("setting", "variable", "value", "from")
     for row in rows:
         value = "" if row["value"] is None else _words(row["value"])
         style = "dim" if row["from"] == "default" else ""
-        table.add_row(str(row["name"]), str(row["variable"]), Text(value), str(row["from"]), style=style)
+        output.row(table, [str(row["name"]), str(row["variable"]), value, str(row["from"])], style)
     output.console.print(table)
 
 

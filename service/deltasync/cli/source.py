@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from deltasync import settings
 from deltasync.cli import output
@@ -29,21 +28,21 @@ def setup(
     if json:
         output.json(report)
     elif dry_run:
-        output.console.print("\n\n".join(["BEGIN;", *report.sql, "COMMIT;"]), markup=False, soft_wrap=True)
+        output.say("\n\n".join(["BEGIN;", *report.sql, "COMMIT;"]))
     else:
         _show(report)
 
 
 def _show(report: source_setup.Report) -> None:
-    table = Table("table", "captured", "why not", box=None)
+    table = output.table("table", "captured", "why not")
     for row in report.tables:
-        table.add_row(f"{row.schema}.{row.name}", "yes" if row.captured else "no", row.reason or "")
+        output.row(table, [f"{row.schema}.{row.name}", "yes" if row.captured else "no", row.reason or ""])
     output.console.print(table)
     captured = sum(row.captured for row in report.tables)
     changed = sum(row.changed for row in report.tables)
-    output.console.print(
+    output.say(
         f"publication {report.publication}: {captured} of {len(report.tables)} tables captured,"
         f" {changed} announced; read by the role {report.role}"
     )
     for note in report.notes:
-        output.console.print(f"note: {note}", markup=False)
+        output.say(f"note: {note}")

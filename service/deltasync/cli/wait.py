@@ -22,7 +22,7 @@ def wait(
 
     Example: `deltasync wait --timeout 30 && run-the-report`
     """
-    tell = (lambda _doing: None) if as_json else (lambda doing: output.stderr.print(f"{doing} …", markup=False))
+    tell = (lambda _doing: None) if as_json else output.doing
     waited = wait_until_applied(settings_module.load(), timeout, tell)
     if as_json:
         output.json(waited)
@@ -37,9 +37,9 @@ def _print(waited: Waited) -> None:
         "everything committed on the source" if waited.as_far_as == "source" else "as far as Kafka holds, everything"
     )
     if waited.complete:
-        output.console.print(f"{scope} is visible on the replica, after {waited.seconds:.1f} s")
+        output.say(f"{scope} is visible on the replica, after {waited.seconds:.1f} s")
         return
-    output.console.print(f"not within {waited.seconds:.1f} s: {waited.why}", markup=False, soft_wrap=True)
+    output.say(f"not within {waited.seconds:.1f} s: {waited.why}")
     for one in waited.behind:
         where = f"{one.topic}[{one.partition}]: {one.records} records behind, at {one.next_offset} of {one.end_offset}"
-        output.console.print(f"  {where}", markup=False, soft_wrap=True)
+        output.say(f"  {where}")

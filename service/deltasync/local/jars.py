@@ -142,7 +142,8 @@ def _fetch_all(pins: list[_Pin], home: Path) -> None:
         TextColumn("Fetching jars"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
     if not console.is_terminal:
-        console.print(f"Fetching {len(pins)} jars of Kafka, Connect and Debezium into {home} (once).")
+        what = f"Fetching {len(pins)} jars of Kafka, Connect and Debezium into {home} (once)."
+        console.print(what, markup=False, soft_wrap=True)
     with (
         tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as staging,
         progress,

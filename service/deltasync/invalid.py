@@ -67,7 +67,7 @@ def unknown_variable(name: str, schema: Schema) -> SettingsError:
     for holder, node in known.items():
         if name.startswith(f"{holder}_") and node.get("type") == "object":
             return SettingsError(what, remedy=f"Set them in the file, or all at once: {holder}={_in_shell(node)}.")
-    near = _nearest(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known])
+    near = nearest(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known])
     if near:
         return SettingsError(what, remedy=f"Did you mean {PREFIX}{near}? Correct or unset it.")
     return SettingsError(what, remedy=f"Unset it. Known are {', '.join(known)}.")
@@ -113,7 +113,7 @@ def _unknown(place: list[str], schema: Schema, written: Written) -> SettingsErro
         told = " or ".join(f"in [{section}]" if section else "above the first [section]" for section in homes)
         return SettingsError(what, remedy=f"`{key}` belongs {told}.")
     known = _nodes(schema, place[:-1])[-1]["properties"]
-    near = _nearest(key, known)
+    near = nearest(key, known)
     return SettingsError(what, remedy=f"Did you mean {_listed([near])}?" if near else f"Known there: {_listed(known)}.")
 
 
@@ -162,7 +162,8 @@ def _resolved(schema: Schema, node: Schema) -> Schema:
     return schema["$defs"][name] if name else node
 
 
-def _nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that may have been meant, if one is near."""
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), None)
 
 

@@ -249,6 +249,11 @@ class Settings(BaseSettings):
         return self.source.publication or self.pipeline
 
     @property
+    def transaction_topic(self) -> str:
+        """Where Debezium tells of the begin and the end of each transaction."""
+        return f"{self.topic_prefix}.transaction"
+
+    @property
     def connector(self) -> str:
         return f"{self.pipeline}-source"
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import httpx
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 from tests.flow import Flow, until
 from tests.integration.pooler import pooler
+from tests.integration.reports import expect, only
 
-from deltasync.check.examine import Report, examine
+from deltasync.check.examine import examine
 from deltasync.settings import Settings
 from deltasync.source.setup import setup
-
-Expected = tuple[str, str, str]
 
 # One table for each finding: what of it, its gravity, and a piece of the remedy.
 TABLES = """
@@ -83,26 +81,6 @@ CLEAN = """
     CREATE TABLE shop.part (id int PRIMARY KEY, code varchar(20), extra int);
     INSERT INTO shop.item (name) VALUES ('a');
 """
-
-
-def expect(report: Report, expected: Sequence[Expected]) -> None:
-    """Each is named with its gravity and its remedy."""
-    told = "\n".join(f"{f.gravity} {f.what} | {f.remedy}" for f in report.findings)
-    for what, gravity, remedy in expected:
-        found = [f for f in report.findings if what in f.what]
-        assert found, f"not told: {what}\n{told}"
-        assert any(f.gravity == gravity and remedy in f.remedy for f in found), f"{what}: {gravity}, {remedy}\n{told}"
-
-
-def only(settings: Settings, *sections: str) -> Settings:
-    """The settings with the addresses of these servers alone."""
-    none = {
-        "source": settings.source.model_copy(update={"dsn": None, "admin_dsn": None}),
-        "replica": settings.replica.model_copy(update={"dsn": None, "admin_dsn": None}),
-        "kafka": settings.kafka.model_copy(update={"bootstrap": None}),
-        "connect": settings.connect.model_copy(update={"url": None}),
-    }
-    return settings.model_copy(update={name: one for name, one in none.items() if name not in sections})
 
 
 def test_tables_are_judged_before_anything_is_set_up(flow: Flow) -> None:

@@ -130,6 +130,8 @@ class _Examination:
             self._captured = found.captured
             yield from source.judge(facts, pipeline)
             yield from tables.judge(found)
+            yield from tables.strangers(found.tables, "[tables]", settings.tables, Gravity.WARNING)
+            yield from tables.strangers(found.tables, "`exclude` in [source]", settings.source.exclude, Gravity.NOTE)
             reader = role.read(connection, pipeline, name)
             if reader is not None:
                 yield from role.judge(reader, found.guarded)
@@ -165,7 +167,9 @@ class _Examination:
         captured = self._captured or ()
         named = [table.id for table in captured]
         keyless = {table.id for table in captured if table.is_keyed_by_rows}
-        yield from kafka.judge(Admin(self._settings).logs(), named, self._settings.topic_prefix, keyless)
+        settings = self._settings
+        ends = settings.transaction_topic if settings.consistency == "transaction" else None
+        yield from kafka.judge(Admin(settings).logs(), named, settings.topic_prefix, keyless, ends)
 
     def _replica(self) -> Iterator[Finding]:
         settings = self._settings

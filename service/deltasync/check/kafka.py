@@ -13,14 +13,27 @@ from deltasync.table import TableId
 
 
 def judge(
-    partitions: Iterable[Partition], tables: Iterable[TableId], prefix: str, keyless: Collection[TableId] = ()
+    partitions: Iterable[Partition],
+    tables: Iterable[TableId],
+    prefix: str,
+    keyless: Collection[TableId] = (),
+    ends: str | None = None,
 ) -> Iterator[Finding]:
     """Topics with more than one partition: of these a TRUNCATE has no order against the rows, and control needs one.
 
-    So do the tables without a primary key (`keyless`): their rows have no order across partitions at all.
+    So do the tables without a primary key (`keyless`): their rows have no order across partitions at all. `ends` is
+    the topic of the ends of transactions where these are applied whole.
     """
     known = topics({*tables, *CONTROL_TABLES}, prefix)
     counts = Counter(partition.topic for partition in partitions)
+    if ends is not None and counts[ends] > 1:
+        yield Finding(
+            Gravity.REFUSED,
+            Area.KAFKA,
+            f"The topic {ends} has {counts[ends]} partitions.",
+            'Transactions have no order then: `deltasync run` does not start with consistency = "transaction".',
+            "Begin a pipeline of another name, and let `deltasync connectors apply` make its topics.",
+        )
     for topic, count in sorted(counts.items()):
         if count == 1 or topic not in known:
             continue

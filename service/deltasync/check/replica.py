@@ -9,11 +9,13 @@ import sqlalchemy as sa
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from deltasync.change import Partition
 from deltasync.errors import DeltasyncError
 from deltasync.finding import Area, Finding, Gravity
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.type_sql import type_sql
-from deltasync.replica import catalog
+from deltasync.progress import Progress
+from deltasync.replica import catalog, ledger
 from deltasync.replica.ddl import add_columns
 from deltasync.replica.engine import driver
 from deltasync.replica.setup import SERVER_VERSION_MIN
@@ -21,6 +23,7 @@ from deltasync.replica.tables import SCHEMA, VERSION, version
 from deltasync.replica.writer import holds, misfit
 from deltasync.settings import Settings
 from deltasync.table import Column, SourceTable, Table, TableId, quoted
+from deltasync.whole import is_partly_applied
 
 _SETUP = "Run `deltasync replica setup`."
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE")
@@ -45,6 +48,7 @@ class Facts(NamedTuple):
 
     `lacking` are the rights that the role misses on tables that are there; `may_create` is None where the
     role does not exist. `constraints` is the setting, `may_replicate` whether the role may follow "replica-role".
+    `in_parts`: transactions are to be applied whole, and some may be there in part.
     """
 
     server_version: int
@@ -59,6 +63,7 @@ class Facts(NamedTuple):
     tables: Mapping[TableId, Table]
     lacking: Mapping[TableId, tuple[str, ...]]
     obstacles: tuple[Obstacle, ...]
+    in_parts: bool
 
 
 def read(core: sa.Connection, settings: Settings, role: str) -> Facts:
@@ -89,7 +94,15 @@ def read(core: sa.Connection, settings: Settings, role: str) -> Facts:
         {table.id: table for table in describe_tables(connection, wanted)},
         _lacking(connection, role, wanted) if row[2] is not None else {},
         _obstacles(connection, wanted),
+        installed == VERSION and settings.consistency == "transaction" and _in_parts(core, settings),
     )
+
+
+def _in_parts(core: sa.Connection, settings: Settings) -> bool:
+    """As `deltasync run` decides when it starts."""
+    at = {partition: claim.progress for partition, claim in ledger.read(core, settings.pipeline).items()}
+    ends = at.pop(Partition(settings.transaction_topic, 0), Progress())
+    return is_partly_applied(ends, at.values())
 
 
 def _lacking(connection: Connection[TupleRow], role: str, schemas: Sequence[str]) -> dict[TableId, tuple[str, ...]]:
@@ -137,6 +150,13 @@ def judge(facts: Facts, captured: Sequence[Table] | None) -> Iterator[Finding]:
         captured = [one.description for one in facts.known.values() if _is_captured(one) and one.description]
     yield from _server(facts)
     yield from _set_up(facts)
+    if facts.in_parts:
+        yield _found(
+            Gravity.REFUSED,
+            'Changes were applied with consistency = "key", so transactions may be there in part.',
+            '`deltasync run` does not start with consistency = "transaction".',
+            'Go on with consistency = "key", or begin anew (README, "Change the consistency of a running pipeline").',
+        )
     if facts.may_create is not None:
         yield from _rights(facts)
     for id_, one in facts.known.items():

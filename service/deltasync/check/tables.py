@@ -13,6 +13,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from deltasync.finding import Area, Finding, Gravity
+from deltasync.invalid import nearest
 from deltasync.postgres.types import left_alone, unsupported
 from deltasync.table import Table, TableId, quoted
 
@@ -141,6 +142,20 @@ def judge(facts: Facts) -> Iterator[Finding]:
         if table.id not in facts.left_out:
             yield from _not_carried(table, raw_text=facts.raw_text)
     yield from _names(facts)
+
+
+def strangers(tables: Iterable[Table], where: str, named: Iterable[str], gravity: Gravity) -> Iterator[Finding]:
+    """The names in the settings, `where`, that are of no table of the captured schemas; pure."""
+    known = {str(table.id) for table in tables}
+    for name in sorted({*named} - known):
+        near = nearest(name, known)
+        yield Finding(
+            gravity,
+            Area.TABLES,
+            f"{where} names {name}, and the captured schemas have no such table.",
+            "What is said there of it has no effect.",
+            f"Did you mean {near}? Correct or remove it." if near else "Correct or remove it.",
+        )
 
 
 _NOT_EXACT = "What the replica would get may differ from the source's value, or be missing."

@@ -20,3 +20,13 @@ def test_several_partitions_are_refused_where_rows_have_no_order_across_them() -
         "The topic p.shop.t of a table without a primary key has 2 partitions.",
     )
     assert 'ALTER TABLE "shop"."t" ADD PRIMARY KEY' in finding.remedy
+
+
+def test_several_partitions_for_the_ends_of_transactions_are_refused_where_these_are_applied_whole() -> None:
+    two = [Partition("p.transaction", 0), Partition("p.transaction", 1)]
+
+    assert list(judge(two, [T], "p")) == []
+    assert list(judge(two[:1], [T], "p", ends="p.transaction")) == []
+    (finding,) = judge(two, [T], "p", ends="p.transaction")
+    assert (finding.gravity, finding.what) == ("refused", "The topic p.transaction has 2 partitions.")
+    assert "pipeline of another name" in finding.remedy

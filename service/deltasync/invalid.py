@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deltasync.environment import PREFIX, variable
 from deltasync.errors import SettingsError
 
-PREFIX = "DELTASYNC_"
 _NAME_IS_WRONG = "[key]"  # pydantic's word at the end of a place whose name is wrong, not what stands under it
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _KINDS = {
@@ -36,11 +36,6 @@ class Written(NamedTuple):
     file: Path
     content: Mapping[str, Any]
     environment: Mapping[str, str]
-
-
-def variable(name: str) -> str:
-    """The variable that sets `section.key`."""
-    return PREFIX + name.replace(".", "_").upper()
 
 
 def refused(detail: Mapping[str, Any], schema: Schema, written: Written) -> SettingsError:

@@ -1,16 +1,16 @@
 """The settings: one `deltasync.toml`, overridden by `DELTASYNC_*`, read once and frozen.
 
 A setting `dsn` in the section `[replica]` is `DELTASYNC_REPLICA_DSN` in the environment; the same
-name in `${...}` stands for it in a connector's template. This module is the only reader of the
-environment. `Secret` values never show in `deltasync settings`, logs or tracebacks.
+name in `${...}` stands for it in a connector's template. `Secret` values never show in `deltasync settings`,
+logs or tracebacks.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -20,15 +20,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from deltasync import invalid
+from deltasync import environment, invalid
+from deltasync.environment import PREFIX
 from deltasync.errors import SettingsError
 from deltasync.table import TableId
-
-PREFIX = invalid.PREFIX
-FILE = "deltasync.toml"
-# Names in the environment that are not settings of the service: read by this module or by tests.
-_CONFIG = PREFIX + "CONFIG"
-_OF_TESTS = PREFIX + "TEST_"
 
 
 def _name(value: str) -> str:
@@ -71,16 +66,6 @@ def readable_conninfo(conninfo: str, name: str = "A PostgreSQL connection string
     return conninfo
 
 
-def _file() -> Path:
-    return Path(os.environ.get(_CONFIG) or FILE)
-
-
-def _place(section: str, key: str) -> str:
-    """Where a setting is set: its variable, or its place in the file."""
-    name = invalid.variable(f"{section}.{key}")
-    return name if name in os.environ else f"`{key}` in [{section}] of {_file()}"
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -101,23 +86,24 @@ class Database(_Section):
         """
         if self.dsn is None:
             return None
-        conninfo = readable_conninfo(self.dsn.get_secret_value(), _place(self._section, "dsn"))
+        conninfo = readable_conninfo(self.dsn.get_secret_value(), environment.place(f"{self._section}.dsn"))
         if self.password_file is None:
             return conninfo
         try:
             return make_conninfo(conninfo, password=self.password_file.read_text(encoding="utf-8").strip())
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            where = environment.place(f"{self._section}.password_file")
             raise SettingsError(
                 f"The password file {self.password_file} cannot be read: {why}.",
-                remedy=f"Correct {_place(self._section, 'password_file')}, or let the service's user read the file.",
+                remedy=f"Correct {where}, or let the service's user read the file.",
             ) from None
 
     def admin_conninfo(self) -> str | None:
         """The superuser's connection string, or the service's where there is no other. Raises as `conninfo`."""
         if self.admin_dsn is None:
             return self.conninfo()
-        return readable_conninfo(self.admin_dsn.get_secret_value(), _place(self._section, "admin_dsn"))
+        return readable_conninfo(self.admin_dsn.get_secret_value(), environment.place(f"{self._section}.admin_dsn"))
 
 
 class Source(Database):
@@ -295,7 +281,7 @@ class Settings(BaseSettings):
                 where = f"`{key}` in [{section}]" if section else f"`{key}`"
                 raise SettingsError(
                     f"The setting {name} is missing.",
-                    remedy=f"Set {invalid.variable(name)} in the environment, or {where} of {_file()}.",
+                    remedy=f"Set {environment.variable(name)} in the environment, or {where} of {environment.file()}.",
                 )
 
 
@@ -307,9 +293,9 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
     """
     written = _written()
     schema = Settings.model_json_schema()
-    known = {invalid.variable(name): node for name, node in invalid.settings_of(schema)}
+    known = {environment.variable(name): node for name, node in invalid.settings_of(schema)}
     for name, value in sorted(written.environment.items()):
-        if name not in known and name in os.environ:
+        if name not in known and environment.is_set(name):
             raise invalid.unknown_variable(name, schema)
         if known.get(name, {}).get("type") in {"array", "object"} and not _is_json(value):
             raise invalid.not_json(name, known[name])
@@ -334,9 +320,9 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - pydantic checks them
 
 
 def _written() -> invalid.Written:
-    file = _file()
-    if os.environ.get(_CONFIG) and not file.is_file():
-        raise SettingsError(f"There is no settings file {file}.", remedy=f"Correct {_CONFIG}, or unset it.")
+    file = environment.file()
+    if environment.file_is_named() and not file.is_file():
+        raise SettingsError(f"There is no settings file {file}.", remedy="Correct DELTASYNC_CONFIG, or unset it.")
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     except OSError as error:
@@ -345,10 +331,7 @@ def _written() -> invalid.Written:
     except ValueError as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise SettingsError(f"The settings file {file} is not valid TOML: {why}.", remedy="Correct it there.") from None
-    # Upper-case: pydantic does not tell the two apart.
-    given = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
-    ours = {name: value for name, value in given.items() if name != _CONFIG and not name.startswith(_OF_TESTS)}
-    return invalid.Written(file, content, ours)
+    return invalid.Written(file, content, environment.given())
 
 
 def _is_json(value: str) -> bool:
@@ -384,16 +367,20 @@ def in_force(settings: Settings) -> list[InForce]:
         holder = getattr(settings, section) if section else settings
         given = key in holder.model_fields_set and (not section or section in settings.model_fields_set)
         origin: Literal["environment", "file", "default"] = "file" if given else "default"
-        variable = invalid.variable(name)
-        found.append(InForce(name, variable, getattr(holder, key), "environment" if variable in os.environ else origin))
+        variable = environment.variable(name)
+        if environment.is_set(variable):
+            origin = "environment"
+        found.append(InForce(name, variable, getattr(holder, key), origin))
     return found
 
 
-def cache_folder() -> Path:
-    """Where downloads of the embedded stack are kept, for all projects of this user."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deltasync"
-
-
-def child_environment(own: dict[str, str]) -> dict[str, str]:
-    """The environment for a process that is to run with these `DELTASYNC_*` and no others."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | own
+def as_variables(settings: Settings, names: Collection[str]) -> dict[str, str]:
+    """These settings (`section.key`), as far as the user has set them, as variables of the environment."""
+    values = settings.model_dump(mode="json")
+    found = {}
+    for one in in_force(settings):
+        if one.name in names and one.origin != "default":
+            section, _, key = one.name.rpartition(".")
+            value = (values[section] if section else values)[key]
+            found[one.variable] = value if isinstance(value, str) else json.dumps(value)
+    return found

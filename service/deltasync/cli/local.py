@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from deltasync import settings
 from deltasync.cli import output
 from deltasync.errors import SettingsError
 
@@ -24,24 +25,29 @@ State = Annotated[Path, typer.Option("--state", help="The folder of the stack; e
 _HERE = Path(".deltasync")
 
 
-def _stack(folder: Path) -> Stack:
+def _stack(folder: Path, *, with_wishes: bool = False) -> Stack:
     try:
-        from deltasync.local.stack import Stack  # noqa: PLC0415 - an extra, and `run` must not load it
+        from deltasync.local.stack import WISHES, Stack  # noqa: PLC0415 - an extra, and `run` must not load it
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"The embedded stack needs the package {error.name}, which is not installed.",
             remedy="pip install 'deltasync[local]'",
         ) from error
-    return Stack(folder)
+    return Stack(folder, settings.as_variables(settings.load(), WISHES) if with_wishes else None)
 
 
 @app.command()
 def up(state: State = _HERE) -> None:
     """Start the stack and an applier in the background, or what has died of them, and print every address.
 
+    Of your settings (deltasync.toml here, or the environment) these count: consistency, [tables], [batch], exclude in
+    [source]; synchronous_commit, constraints and retry_s_max in [replica]; session_timeout_s in [kafka],
+    restart_failed_tasks in [connect], canary_age_s_max in [monitor], log_format and log_level. All else is the
+    stack's own: addresses, names, the schema `shop`, the raw-text converter. `up` again puts changed ones into force.
+
     Example: `deltasync local up --state /tmp/second` is a stack beside that of `deltasync local up`.
     """
-    stack = _stack(state)
+    stack = _stack(state, with_wishes=True)
     stack.up(output.doing)
     _show_status(stack)
     output.say("`deltasync local env` prints the settings, passwords included.")

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -92,22 +91,21 @@ class Curve(NamedTuple):
     steady_at: float
 
 
-def run(scale: Scale, folder: Path, show: Show) -> tuple[Report, Curve]:
-    """Run a demo in `folder`, whose stack is left running: ending it is up to the caller. Blocks.
+def run(scale: Scale, stack: Stack, show: Show) -> tuple[Report, Curve]:
+    """Run a demo on a stack, which is left running: ending it is up to the caller. Blocks.
 
     Half of the transactions are committed while the snapshot is applied; the others after the replica has caught
     up, so that their latency is not that of a backlog. Raises PartError naming the part that failed.
     """
     try:
-        return _run(scale, folder, show)
+        return _run(scale, stack, show)
     except psycopg.Error as error:
-        refuse_dead_parts(folder)
-        raise failed(folder, error) from error
+        refuse_dead_parts(stack.folder)
+        raise failed(stack.folder, error) from error
 
 
-def _run(scale: Scale, folder: Path, show: Show) -> tuple[Report, Curve]:
+def _run(scale: Scale, stack: Stack, show: Show) -> tuple[Report, Curve]:
     phases = _Phases()
-    stack = Stack(folder)
     _start(stack, scale.size, phases, show)
     env = stack.env()
     source, replica = env["DELTASYNC_SOURCE_ADMIN_DSN"], env["DELTASYNC_REPLICA_ADMIN_DSN"]
@@ -116,7 +114,7 @@ def _run(scale: Scale, folder: Path, show: Show) -> tuple[Report, Curve]:
         Probe(replica) as probe,
         Load(source, scale.size, probe.placed) as load,
     ):
-        measure = Measure(folder, session, scale.size.rows())
+        measure = Measure(stack.folder, session, scale.size.rows())
         phases.begin("snapshot and changes")
         _wait_for_slot(source)
         _apply_backlog(scale, measure, load, probe, show)
@@ -136,7 +134,7 @@ def _run(scale: Scale, folder: Path, show: Show) -> tuple[Report, Curve]:
         latency=_latency(curve),
         lag_max=max(sample.lag for sample in curve.samples),
         lag_seconds_max=max((one.latency_s for one in curve.seen), default=0.0),
-        applier_memory_mb=memory_mb(folder),
+        applier_memory_mb=memory_mb(stack.folder),
         phases_s=phases.seconds(),
         tables=tables,
     ), curve

@@ -23,9 +23,9 @@ from jgo.maven import MavenContext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from deltasync.environment import cache_folder
 from deltasync.errors import PartError
 from deltasync.local import raw_text
-from deltasync.settings import cache_folder
 
 # Most of a download is waiting for small files; more connections than this gained nothing.
 _DOWNLOADS = 12

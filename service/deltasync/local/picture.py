@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from deltasync.environment import cache_folder
 from deltasync.local.demo import Curve
 from deltasync.local.measure import Sample
-from deltasync.settings import cache_folder
 
 # Nothing is written outside of our own folders; read by matplotlib when it is imported.
 os.environ["MPLCONFIGDIR"] = str(cache_folder() / "matplotlib")

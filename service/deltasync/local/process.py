@@ -76,6 +76,14 @@ class Process:
             return None
         return process
 
+    def environment(self) -> dict[str, str] | None:
+        """The variables that the process was started with, or None where there is none."""
+        process = self.find()
+        try:
+            return None if process is None else dict(process.environ())
+        except psutil.NoSuchProcess:
+            return None
+
     def wait(self, ready: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when `ready` says so. Raises PartError at once where the process has ended, or after the time-out."""
         deadline = time.monotonic() + timeout_s

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import httpx
 import msgspec
 
+from deltasync.environment import child_environment, settings_among
 from deltasync.errors import PartError, RefusedError
 from deltasync.local import state as states
 from deltasync.local.process import Process
 from deltasync.local.servers import Servers, stop
 from deltasync.local.state import State
-from deltasync.settings import child_environment
 
+# What the stack's user decides; the rest is the stack's: addresses, names, schemas, the word for large values.
+WISHES = (
+    "consistency",
+    "log_format",
+    "log_level",
+    "source.exclude",
+    "replica.synchronous_commit",
+    "replica.constraints",
+    "replica.retry_s_max",
+    "kafka.session_timeout_s",
+    "connect.restart_failed_tasks",
+    "batch.rows_max",
+    "batch.bytes_max",
+    "batch.spool_bytes_max",
+    "monitor.canary_age_s_max",
+    "tables",
+)
 DATABASE = "shop"
 SCHEMA = "shop"
 _ROLE = "deltasync"
@@ -41,9 +59,15 @@ class Applier:
         self.process = Process(name, folder)
         self.url = monitor_url
 
-    def start(self, env: dict[str, str]) -> None:
+    def start(self, env: Mapping[str, str]) -> None:
         """Start the applier with these settings and no others. Does not wait."""
         self.process.spawn([*_deltasync(), "run"], env=child_environment(env))
+
+    def stop_if_unlike(self, env: Mapping[str, str]) -> None:
+        """End an applier that runs with other settings than these."""
+        running = self.process.environment()
+        if running is not None and settings_among(running) != env:
+            self.process.stop(signal.SIGTERM)
 
     def wait(self) -> None:
         """Return when the applier says that it lives. Raises PartError where it does not."""
@@ -62,13 +86,19 @@ def _silent(_doing: str) -> None:
 
 
 class Stack:
-    """The stack whose state is in `folder`. Every method may be called from any process, at any time."""
+    """The stack whose state is in `folder`. Every method may be called from any process, at any time.
 
-    def __init__(self, folder: Path) -> None:
+    `wishes` are settings of its user's, as variables: what is started and set up has them beside the stack's own.
+    """
+
+    def __init__(self, folder: Path, wishes: Mapping[str, str] | None = None) -> None:
         self.folder = folder.resolve()
+        self._wishes = wishes or {}
 
     def up(self, tell: Callable[[str], None] = _silent, fill: Callable[[dict[str, str]], None] | None = None) -> None:
         """Start what does not run: all of a new stack, or what has died of an old one. Idempotent.
+
+        An applier that runs with other settings is started anew.
 
         `tell` hears what is being done. `fill` is called with the settings (as in `env`) when the databases
         answer, before the source is set up for capture. Raises PartError for a part that does not start;
@@ -86,12 +116,12 @@ class Stack:
                 env = environment(servers, state)
                 if fill is not None:
                     fill(env)
-                self._start_pipeline(servers, env, tell)
+                self._start_pipeline(servers, {**self._wishes, **env}, tell)
             except BaseException:
                 servers.undo()
                 raise
 
-    def _start_pipeline(self, servers: Servers, env: dict[str, str], tell: Callable[[str], None]) -> None:
+    def _start_pipeline(self, servers: Servers, env: Mapping[str, str], tell: Callable[[str], None]) -> None:
         tell("Setting up source and replica")
         _run(env, "source", "setup")
         _run(env, "replica", "setup")
@@ -99,6 +129,7 @@ class Stack:
         tell("Applying the connector, starting the applier")
         _run(env, "connectors", "apply")
         applier = Applier("applier", self.folder, env["DELTASYNC_MONITOR_URL"])
+        applier.stop_if_unlike(env)
         servers.start_part(applier, lambda: applier.start(env))
         applier.wait()
 
@@ -139,13 +170,13 @@ class Stack:
         return found
 
     def env(self) -> dict[str, str]:
-        """The `DELTASYNC_*` with which every command works on this stack. Raises RefusedError where there is none."""
+        """The stack's own settings, as variables: every command works on it with them. Raises RefusedError."""
         state = self._state()
         return environment(Servers(self.folder, state), state)
 
     def command(self, *arguments: str) -> None:
         """Run one of deltasync's commands on this stack, as a user would. Raises PartError where it fails."""
-        _run(self.env(), *arguments)
+        _run({**self._wishes, **self.env()}, *arguments)
 
     def _state(self) -> State:
         state = states.load(self.folder)
@@ -176,7 +207,7 @@ def _monitor_url(state: State) -> str:
     return f"http://127.0.0.1:{state.ports.monitor}"
 
 
-def _run(env: dict[str, str], *arguments: str) -> None:
+def _run(env: Mapping[str, str], *arguments: str) -> None:
     shown = " ".join(["deltasync", *arguments])
     try:
         done = subprocess.run(  # noqa: S603 - our own commands

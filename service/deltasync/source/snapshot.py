@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from deltasync.environment import PREFIX
 from deltasync.postgres.connect import connect
-from deltasync.settings import PREFIX, Settings
+from deltasync.settings import Settings
 
 VARIABLE = PREFIX + "SOURCE_TABLES"
 

@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from deltasync import settings as settings_module
-from deltasync.cli import output
+from deltasync.cli import ending, output
 from deltasync.replica.setup import setup as set_up
+from deltasync.replica.teardown import teardown as tear_down
 
-app = typer.Typer(no_args_is_help=True, help="Prepare the replica.")
+app = typer.Typer(no_args_is_help=True, help="Prepare the replica, and end that.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 @app.callback()
@@ -19,16 +22,19 @@ def group() -> None:
 
 
 @app.command()
-def setup(json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False) -> None:
+def setup(as_json: AsJson = False) -> None:
     """Make the service's role, the schema `deltasync` and the tables that are missing; run again, it migrates.
 
     Uses DELTASYNC_REPLICA_ADMIN_DSN where it is set. The source's tables are read from
     DELTASYNC_SOURCE_DSN where that is set; otherwise `deltasync run` makes them when they are announced.
 
+    Exit code 0: done, even if a table is still held; it is named. 1: refused, and nothing was changed. 3: a server
+    does not answer.
+
     Example: `deltasync replica setup --json`
     """
     report = set_up(settings_module.load())
-    if json:
+    if as_json:
         output.json(report._asdict())
         return
     if report.role:
@@ -40,3 +46,41 @@ def setup(json: Annotated[bool, typer.Option("--json", help="Print the report as
     for table, why in report.held.items():
         output.say(f"table {table} is still held: {why}")
     output.say("the replica is ready")
+
+
+@app.command()
+def teardown(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """End the pipeline on the replica: forget its ledger and what is known of its source. The tables stay.
+
+    Asks before it begins. Refuses while the connector is there, a worker runs, or Kafka holds topics of the pipeline:
+    without the ledger their records would be applied once more. Servers that the settings do not name are not asked.
+    Moves by hand stay in `deltasync.ledger_audit`. Run again, it does nothing.
+
+    Exit code 0: the replica does not know the pipeline any more. 1: refused, and nothing was changed. 3: a server does
+    not answer.
+
+    Examples: `deltasync replica teardown --dry-run` · `deltasync replica teardown --yes`
+    """
+    settings = settings_module.load()
+    report = tear_down(settings, dry_run=True)
+    if report.forgotten and not dry_run:
+        ending.refuse_connector(settings)
+        ending.refuse_kafka(settings)
+        told = ", ".join(f"{count} rows of deltasync.{name}" for name, count in report.forgotten.items())
+        ending.ask(f"End the pipeline {report.pipeline}: forget {told}?", yes=yes)
+        report = tear_down(settings)
+    if as_json:
+        output.json(report._asdict())
+    elif dry_run:
+        output.say("\n".join(["BEGIN;", *report.sql, "COMMIT;"]))
+    else:
+        for name, count in report.forgotten.items():
+            output.say(f"{count} rows of deltasync.{name} forgotten")
+        output.say(f"the replica does not know the pipeline {report.pipeline}")
+        if report.tables:
+            output.say("note: its tables stay. Before a pipeline fills them anew, empty them:")
+            output.say(f"  TRUNCATE {', '.join(report.tables)};")

@@ -7,30 +7,80 @@ from typing import Annotated
 import typer
 
 from deltasync import settings
-from deltasync.cli import output
+from deltasync.cli import ending, output
 from deltasync.source import setup as source_setup
+from deltasync.source.teardown import teardown as tear_down
 
-app = typer.Typer(help="Make the source ready to be captured.", no_args_is_help=True)
+app = typer.Typer(help="Make the source ready to be captured, and end that.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the SQL and change nothing.")]
 
 
 @app.callback()
 def root() -> None:
-    """A group, though it has one command."""
+    """Commands about the source."""
 
 
 @app.command()
-def setup(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL and change nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
-    """Create role, publication, canary, schema log and event triggers; run again, bring them up to date."""
+def setup(dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Create role, publication, canary, schema log and event triggers; run again, bring them up to date.
+
+    Uses DELTASYNC_SOURCE_ADMIN_DSN where it is set. Without a superuser there are no event triggers: run it again
+    after each CREATE TABLE and ALTER TABLE then.
+
+    Exit code 0: done. 1: refused, and nothing was changed. 3: the source does not answer.
+
+    Examples: `deltasync source setup --dry-run` · `deltasync source setup --json`
+    """
     report = source_setup.setup(settings.load(), dry_run=dry_run)
-    if json:
+    if as_json:
         output.json(report)
     elif dry_run:
-        output.say("\n\n".join(["BEGIN;", *report.sql, "COMMIT;"]))
+        _show_sql(report.sql)
     else:
         _show(report)
+
+
+@app.command()
+def teardown(
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """End the pipeline on the source: drop its slot and publication, and what `source setup` made in the database.
+
+    Event triggers and schema `deltasync` stay as long as another pipeline uses them; the service's role stays. Asks
+    before it begins. Refuses while the connector is there, the slot is in use, or the replica knows the pipeline:
+    `deltasync connectors delete` and `deltasync replica teardown` come first. Servers that the settings do not name are
+    not asked. Run again, it does nothing.
+
+    Exit code 0: nothing of the pipeline is there any more. 1: refused, and nothing was changed. 3: a server does not
+    answer.
+
+    Examples: `deltasync source teardown --dry-run` · `deltasync source teardown --yes`
+    """
+    found = settings.load()
+    report = tear_down(found, dry_run=True)
+    if report.done and not dry_run:
+        ending.refuse_connector(found)
+        ending.refuse_replica(found)
+        ending.ask(f"End the pipeline {report.pipeline}: drop {', '.join(report.done)}?", yes=yes)
+        report = tear_down(found)
+    if as_json:
+        output.json(report)
+    elif dry_run:
+        _show_sql(report.sql)
+    else:
+        for what in report.done:
+            output.say(f"{what} dropped")
+        for note in report.notes:
+            output.say(f"note: {note}")
+        output.say(f"nothing of the pipeline {report.pipeline} is on the source")
+
+
+def _show_sql(steps: list[str]) -> None:
+    output.say("\n\n".join(["BEGIN;", *steps, "COMMIT;"]))
 
 
 def _show(report: source_setup.Report) -> None:

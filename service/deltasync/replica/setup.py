@@ -23,7 +23,7 @@ from deltasync.settings import Settings
 from deltasync.table import SourceTable, Table
 
 # One set-up at a time; an arbitrary number that is ours.
-_LOCK = 0x64656C74
+LOCK = 0x64656C74
 SERVER_VERSION_MIN = 150_000
 
 
@@ -42,7 +42,7 @@ def setup(settings: Settings) -> Report:
     described = _described_by_source(settings)
     with alchemy(lambda: connect(settings.replica.admin_conninfo() or "", name="replica setup")) as core, core.begin():
         connection = driver(core)
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         if connection.info.server_version < SERVER_VERSION_MIN:
             raise RefusedError("The replica's PostgreSQL is older than 15.", remedy="Use PostgreSQL 15 or newer.")
         role, made = _role(connection, settings)

@@ -136,11 +136,7 @@ def _table_problems(server: Server, pipeline: Pipeline) -> list[str]:
 
 def _server_problems(server: Server, installed: Installed, pipeline: Pipeline) -> Iterator[tuple[str, str, str]]:
     if installed.version > VERSION:
-        yield (
-            f"The source was set up by a newer deltasync (version {installed.version} of its objects, here {VERSION}).",
-            "This one does not know what they promise.",
-            "Upgrade deltasync here.",
-        )
+        yield newer(installed.version)
     if server.version < SERVER_VERSION_MIN:
         yield (
             f"The source is PostgreSQL {server.version}.",
@@ -171,6 +167,15 @@ def _server_problems(server: Server, installed: Installed, pipeline: Pipeline) -
             "Tables without a key in it can no longer be updated by the application.",
             "Drop it, or choose another name: `publication` in [source].",
         )
+
+
+def newer(version: int) -> tuple[str, str, str]:
+    """What is said of objects that a newer deltasync made: what, why, remedy."""
+    return (
+        f"The source was set up by a newer deltasync (version {version} of its objects, here {VERSION}).",
+        "This one does not know what they promise.",
+        "Upgrade deltasync here.",
+    )
 
 
 def _schema_problems(server: Server, pipeline: Pipeline) -> Iterator[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ from deltasync.source.statements import Installed, Pipeline, Reader, Statement, 
 from deltasync.table import TableId
 
 # Any number that nothing else locks: two set-ups at once take turns.
-_LOCK = 0x64656C746173796E
+LOCK = 0x64656C746173796E
 _NO_EVENT_TRIGGERS = (
     "No event triggers: only a superuser may create them. A table that is created or altered from now on"
     " is captured, and its change known, once `deltasync source setup` has run again."
@@ -56,13 +56,13 @@ def setup(settings: Settings, *, dry_run: bool = False) -> Report:
     conninfo = settings.source.admin_conninfo() or ""
     with connect(conninfo, name="source-setup") as connection:
         try:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             reader = _reader(settings, connection)
             installed = read_installed(connection, pipeline, reader.name)
             refuse(read_server(connection, pipeline), installed, pipeline)
             report = _carry_out(connection, pipeline, reader, installed, dry_run=dry_run)
         except psycopg.Error as error:
-            raise _refused(error, conninfo) from None
+            raise failed("set-up", error, where(conninfo)) from None
     return report
 
 
@@ -123,13 +123,14 @@ def _try(connection: Connection[TupleRow], step: Statement) -> list[str]:
     return []
 
 
-def _refused(error: psycopg.Error, conninfo: str) -> RefusedError:
+def failed(doing: str, error: psycopg.Error, server: str) -> RefusedError:
+    """The error for a set-up or teardown that was rolled back."""
     why = (error.diag.message_primary or type(error).__name__).rstrip(".")
-    what = f"The set-up of {where(conninfo)} failed and changed nothing: {why} (SQLSTATE {error.sqlstate})."
+    what = f"The {doing} of {server} failed and changed nothing: {why} (SQLSTATE {error.sqlstate})."
     match error:
         case psycopg.errors.InsufficientPrivilege():
             return RefusedError(what, remedy="Give a superuser's connection in DELTASYNC_SOURCE_ADMIN_DSN.")
         case psycopg.errors.LockNotAvailable():
             return RefusedError(what, remedy="Run it again when no long transaction holds the tables.")
         case _:
-            return RefusedError(what, remedy="Correct the cause and run `deltasync source setup` again.")
+            return RefusedError(what, remedy="Correct the cause and run the command again.")

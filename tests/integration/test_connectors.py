@@ -111,16 +111,22 @@ def test_pause_resume_and_delete_in_the_order_that_works(source: Flow, client: C
     until(lambda: condition(client, source.connector) is Condition.RUNNING, "running")
 
     until(lambda: client.offsets(source.connector), "offsets are stored")
-    source.cli("connectors", "delete", source.connector)
+    drop = f"SELECT pg_drop_replication_slot('{source.settings.slot}')"
+    assert drop in source.cli("connectors", "delete", source.connector)
     drop_slot(source)
     said = " ".join(source.cli("connectors", "apply", code=1).split())
     assert "no longer available on the server" in said
     assert "--reset-offsets" in said
 
     said = source.cli("connectors", "delete", source.connector, "--reset-offsets")
-    assert f"SELECT pg_drop_replication_slot('{source.settings.slot}')" in said
+    assert f"The source has no slot {source.settings.slot}." in said
     assert condition(client, source.connector) is None
     assert "running" in source.cli("connectors", "apply")
+    for name in ("DSN", "ADMIN_DSN"):
+        source.env[f"DELTASYNC_SOURCE_{name}"] = "postgresql://nobody@127.0.0.1:1/none"
+    said = source.cli("connectors", "delete", source.connector)
+    assert f"If there is a slot {source.settings.slot} on the source" in said
+    assert drop in said
     source.cli("connectors", "status", "nobody", code=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_every_command_is_documented(command: str) -> None:
 @pytest.mark.parametrize("variable", _settings())
 def test_every_setting_is_documented(variable: str) -> None:
     assert f"`{variable}`" in TEXT
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("connectors/**/*.json")), ids=lambda file: file.parent.name)
+def test_every_value_of_a_connector_is_documented(file: Path) -> None:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    page = (ROOT / "connectors" / "README.md").read_text(encoding="utf-8")
+    assert [key for key in found.get("config", found) if f"`{key}`" not in page] == []
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_every_command_explains_itself(command: str) -> None:
+    """With an example, and what its exit codes mean."""
+    found = typer.main.get_command(app)
+    for name in command.split()[1:]:
+        found = getattr(found, "commands")[name]  # noqa: B009 - a group's
+    assert "Exit code 0" in (found.help or "")
+    assert "Example" in (found.help or "")
 
 
 @pytest.mark.parametrize("family", list(Metrics().registry.collect()), ids=lambda family: family.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +20,11 @@ from deltasync.connect.client import ConnectClient
 from deltasync.connect.masking import shown
 from deltasync.connect.reconcile import Plan, Step
 from deltasync.connect.status import Condition, Status
-from deltasync.errors import SettingsError
+from deltasync.errors import SettingsError, UnreachableError
+from deltasync.postgres.connect import connect
 from deltasync.settings import Settings
 from deltasync.source.generated import generated
+from deltasync.source.position import slot_state
 from deltasync.source.snapshot import template_variables
 
 app = typer.Typer(help="Configure and watch Debezium's connectors in Kafka Connect.", no_args_is_help=True)
@@ -73,7 +75,12 @@ def root() -> None:
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List every connector of this Connect, and how it does. Example: `deltasync connectors list --json`."""
+    """List every connector of this Connect, and how it does.
+
+    Exit code 0: they are listed, however they do. 3: Connect does not answer.
+
+    Example: `deltasync connectors list --json`
+    """
     with _open() as (_, client):
         reports = [_report(status) for status in client.statuses()]
     if as_json:
@@ -86,6 +93,8 @@ def list_(as_json: AsJson = False) -> None:
 def show(name: Name = None) -> None:
     """Print a connector's settings as Connect holds them, secrets masked, as a file that `apply --file` takes.
 
+    Exit code 0: printed. 1: there is no such connector. 3: Connect does not answer.
+
     Example: `deltasync connectors show > mine.json`
     """
     with _open() as (found, client):
@@ -97,7 +106,9 @@ def show(name: Name = None) -> None:
 
 @app.command()
 def plan(file: Files = None, as_json: AsJson = False) -> None:
-    """Show what `apply` would change, or refuse. Exit code 0: nothing, 1: something.
+    """Show what `apply` would change, or refuse.
+
+    Exit code 0: nothing. 1: something. 2: a file is wrong. 3: Connect or the source does not answer.
 
     Example: `deltasync connectors plan --file connectors/`
     """
@@ -112,8 +123,10 @@ def plan(file: Files = None, as_json: AsJson = False) -> None:
 def apply(file: Files = None, timeout: Timeout = 60.0, as_json: AsJson = False) -> None:
     """Create or change connectors so that they are as their files say, and wait until they run.
 
-    All are validated by Connect before the first is changed; running it again changes nothing. Exit code 1:
-    a connector was refused, has failed or does not run in time.
+    All are validated by Connect before the first is changed; running it again changes nothing.
+
+    Exit code 0: they run. 1: a connector was refused, has failed or does not run in time. 2: a file is wrong. 3:
+    Connect or the source does not answer.
 
     Example: `deltasync connectors apply --file mine.json --timeout 120`
     """
@@ -131,8 +144,10 @@ def apply(file: Files = None, timeout: Timeout = 60.0, as_json: AsJson = False) 
 def status(name: Name = None, as_json: AsJson = False) -> None:
     """Show how a connector and its tasks do, why what failed has failed, and what to do.
 
-    Exit code 1: it or a task has failed, or it runs without a task. Connect's RUNNING is no proof that changes
-    arrive: `deltasync lag` and `/readyz` watch the canary for that.
+    Connect's RUNNING is no proof that changes arrive: `deltasync lag` and `/readyz` watch the canary for that.
+
+    Exit code 0: it runs, or rests on purpose. 1: it or a task has failed, it runs without a task, or there is none. 3:
+    Connect does not answer.
 
     Example: `deltasync connectors status --json`
     """
@@ -143,19 +158,31 @@ def status(name: Name = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def pause(name: Name = None) -> None:
-    """Stop reading for a while; the source keeps its WAL meanwhile. Example: `deltasync connectors pause`."""
+    """Stop reading for a while; the source keeps its WAL meanwhile.
+
+    Exit code 0: Connect will do it. 1: there is no such connector. 3: Connect does not answer.
+
+    Example: `deltasync connectors pause`
+    """
     _switch(name, ConnectClient.pause, "is being paused; the slot holds the source's WAL until `resume`")
 
 
 @app.command()
 def resume(name: Name = None) -> None:
-    """Go on where `pause` or a stop left off. Example: `deltasync connectors resume`."""
+    """Go on where `pause` or a stop left off.
+
+    Exit code 0: Connect will do it. 1: there is no such connector. 3: Connect does not answer.
+
+    Example: `deltasync connectors resume`
+    """
     _switch(name, ConnectClient.resume, "goes on")
 
 
 @app.command()
 def restart(name: Name = None, timeout: Timeout = 60.0, as_json: AsJson = False) -> None:
     """Restart what has failed, the connector and its tasks, leave the rest alone, and wait until all runs.
+
+    Exit code 0: it runs. 1: it has failed again, or there is none. 3: Connect does not answer.
 
     Example: `deltasync connectors restart && deltasync connectors status`
     """
@@ -175,22 +202,27 @@ def delete(
         typer.Option("--reset-offsets", help="Also forget how far it has read: it starts anew when it is applied."),
     ] = False,
 ) -> None:
-    """Delete a connector. Its slot stays on the source, and with it the WAL.
+    """Delete a connector. A slot that it has on the source stays, and with it the WAL: it says so where there is one.
 
-    Example: `deltasync connectors delete deltasync-source --reset-offsets`
+    Exit code 0: deleted. 1: there is no such connector, or it does not stop. 3: Connect does not answer.
+
+    Examples: `deltasync connectors delete mine` · `deltasync connectors delete deltasync-source --reset-offsets`
     """
     with _open() as (found, client):
-        slot = client.config(name).get("slot.name", found.slot)
+        config = client.config(name)
         reconciling.delete(client, name, reset_offsets=reset_offsets)
     kept = "Its offsets are reset." if reset_offsets else "Its offsets stay: applied again, it goes on where it was."
     output.say(f"The connector {name} is deleted. {kept}")
-    output.say(f"The slot {slot} stays on the source and holds its WAL. If nothing needs it any more, drop it there:")
-    output.say(f"  SELECT pg_drop_replication_slot('{slot}');")
+    slot = config.get("slot.name")
+    if slot is not None:
+        output.say(_left(found, slot))
 
 
 @app.command()
 def jar(folder: Annotated[Path, typer.Argument(help="Where to put it.", file_okay=False, exists=True)]) -> None:
     """Compile the raw-text jar for a Connect of your own; it belongs beside Debezium's jars on every worker.
+
+    Exit code 0: its path is printed. 2: a package or the folder is missing.
 
     Example: `deltasync connectors jar .`
     """
@@ -202,6 +234,18 @@ def jar(folder: Annotated[Path, typer.Argument(help="Where to put it.", file_oka
             remedy="pip install 'deltasync[local]'",
         ) from error
     output.say(str(jars.raw_text_jar(folder)))
+
+
+def _left(found: Settings, slot: str) -> str:
+    """What is said of a deleted connector's slot; the source may not be named in the settings, or not answer."""
+    drop = f"`deltasync source teardown`, or on the source: SELECT pg_drop_replication_slot('{slot}');"
+    with suppress(UnreachableError):
+        if found.source.dsn is not None:
+            with connect(found.source.admin_conninfo() or "", name="connectors delete") as source:
+                if slot_state(source, slot) is None:
+                    return f"The source has no slot {slot}."
+            return f"The slot {slot} stays on the source and holds WAL. Where nothing needs it any more: {drop}"
+    return f"If there is a slot {slot} on the source, it stays and holds WAL. Where nothing needs it any more: {drop}"
 
 
 @contextmanager

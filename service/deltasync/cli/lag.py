@@ -29,7 +29,9 @@ def show(
 ) -> None:
     """Show how far the replica is behind: records and seconds per table and partition, the rate, the slot's WAL.
 
-    Exit code 3: Kafka or the replica cannot be asked. The lag counts a canary that stands still, too.
+    The lag counts a canary that stands still, too.
+
+    Exit code 0: it is shown, however large it is. 3: Kafka or the replica cannot be asked.
 
     Example: `deltasync lag --json`
     """

@@ -27,6 +27,8 @@ def group() -> None:
 def show(as_json: AsJson = False) -> None:
     """Show the ledger: the next offset of each partition, its watermark, and its newest source commit.
 
+    Exit code 0: it is shown. 3: the replica does not answer.
+
     Example: `deltasync ledger show --json`
     """
     claims = ledger.show(settings_module.load())
@@ -54,8 +56,9 @@ def set_(
     """Move one partition by hand: its records are read on from OFFSET.
 
     Forwards it skips records for good, backwards it applies them again; unless it moves forwards, its watermark
-    starts anew. A running worker goes on from there
-    within seconds, also where it had stopped.
+    starts anew. A running worker goes on from there within seconds, also where it had stopped.
+
+    Exit code 0: moved. 1: refused, and nothing was moved. 3: Kafka or the replica does not answer.
 
     Example: `deltasync ledger set shop.orders 0 4711 --reason "record 4710 was repaired by hand"`
     """

@@ -45,6 +45,9 @@ def up(state: State = _HERE) -> None:
     restart_failed_tasks in [connect], canary_age_s_max in [monitor], log_format and log_level. All else is the
     stack's own: addresses, names, the schema `shop`, the raw-text converter. `up` again puts changed ones into force.
 
+    Exit code 0: all runs. 1: a part did not start, or a table was refused; the stack is as it was. 2: a setting is
+    wrong, or a package is missing.
+
     Example: `deltasync local up --state /tmp/second` is a stack beside that of `deltasync local up`.
     """
     stack = _stack(state, with_wishes=True)
@@ -62,7 +65,9 @@ def down(
 ) -> None:
     """End every process of the stack and remove its data; nothing happens where there is none.
 
-    Example: `deltasync local down`
+    Exit code 0: nothing runs any more. 1: a part does not end, or another command holds the stack.
+
+    Examples: `deltasync local down` · `deltasync local down --keep-data`
     """
     _stack(state).down(remove=not keep_data)
 
@@ -72,7 +77,9 @@ def status(
     state: State = _HERE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how each part is. Exit code 0: all run, 1: something is down, 3: could not tell.
+    """Show how each part is.
+
+    Exit code 0: all run. 1: something is down, or there is no stack. 3: could not tell.
 
     Example: `deltasync local status --json`
     """
@@ -93,6 +100,8 @@ def logs(
 ) -> None:
     """Print the logs of a part, or the end of the logs of all.
 
+    Exit code 0: printed. 1: there is no stack. 2: there is no such part.
+
     Example: `deltasync local logs connect -f`
     """
     known = {found.part: found.log for found in _stack(state).status()}
@@ -106,7 +115,9 @@ def logs(
 
 @app.command()
 def env(state: State = _HERE) -> None:
-    """Print the settings of the stack as `KEY='value'` lines for a shell.
+    """Print the stack's own settings as `KEY='value'` lines for a shell, passwords included.
+
+    Exit code 0: printed. 1: there is no stack.
 
     Example: `set -a; eval "$(deltasync local env)"; set +a` and then any command, `deltasync lag`, say
     """

@@ -30,6 +30,7 @@ from deltasync.failure import Verdict, describe, driver_error, verdict
 app = typer.Typer(
     name="deltasync",
     help="Keep a replica PostgreSQL equal to a source, seconds behind, over Debezium and Kafka.",
+    epilog="Exit codes: 0 yes, 1 no, 2 a setting, an argument or a file is wrong, 3 could not tell.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -23,6 +23,9 @@ def run() -> None:
     stopped finishes its transaction, or rolls it back, within 10 seconds; one that is killed loses
     nothing.
 
+    Exit code 0: it was stopped. 1: it may not start, or a promise would break. 2: a setting is wrong. 3: the replica
+    failed for longer than `retry_s_max`, or a server does not answer.
+
     Example: `DELTASYNC_REPLICA_DSN=… DELTASYNC_KAFKA_BOOTSTRAP=… deltasync run`
     """
     logs.configure(settings_module.Settings.model_construct())  # what is wrong with the settings is logged, too

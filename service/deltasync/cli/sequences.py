@@ -30,7 +30,8 @@ def sync(
     source, `deltasync wait`, then this. Never sets a sequence back unless --exact. Needs DELTASYNC_SOURCE_DSN with
     a role that may read sequences (DELTASYNC_SOURCE_ADMIN_DSN where it is set).
 
-    Exit code 1: a column of the replica has no sequence, or one that is unlike the source's; it was left alone.
+    Exit code 0: done. 1: a column of the replica has no sequence, or one that is unlike the source's; it was left
+    alone. 3: a server does not answer.
 
     Examples: `deltasync sequences sync --dry-run` · `deltasync wait && deltasync sequences sync --json`
     """

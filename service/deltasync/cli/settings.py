@@ -26,7 +26,9 @@ def settings(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
 
     Passwords are never printed.
 
-    Example: `deltasync settings --json`
+    Exit code 0: all can be read. 2: a setting is wrong; then it says where, and what is expected there.
+
+    Examples: `deltasync settings` · `deltasync settings --json | jq '.[] | select(.from != "default")'`
     """
     found = settings_module.load()
     rows = [

@@ -17,8 +17,10 @@ def wait(
 ) -> None:
     """Return when everything that was committed on the source before the call is visible on the replica.
 
-    Exit code 1: not in time, and which partitions are behind. Without DELTASYNC_SOURCE_DSN it waits as far as
-    Kafka holds: what the connector has not read yet is not waited for. Tables that are not captured never are.
+    Without DELTASYNC_SOURCE_DSN it waits as far as Kafka holds: what the connector has not read yet is not waited
+    for. Tables that are not captured never are.
+
+    Exit code 0: all is visible. 1: not in time; then it says which partitions are behind. 3: a server does not answer.
 
     Example: `deltasync wait --timeout 30 && run-the-report`
     """

@@ -12,7 +12,7 @@ from deltasync.errors import RefusedError
 from deltasync.postgres.types import skipping
 from deltasync.settings import TableRules
 from deltasync.source.setup import setup as source_setup
-from deltasync.verify.compare import compare
+from deltasync.verify.compare import How, compare
 
 TABLES = """
     CREATE SCHEMA shop;
@@ -77,7 +77,7 @@ def _told(flow: Flow) -> None:
     assert [one["skipped"] for one in lag["tables"]] == [["area", "prices", "mask"]]
     skip = partial(skipping, skip=flow.settings.skipping, raw_text=False)
     names = {"schemas": ["shop"], "publication": flow.settings.publication}
-    (found,) = compare(flow.pipeline.source_admin, flow.pipeline.replica_admin, **names, skip=skip)  # type: ignore[arg-type]
+    (found,) = compare(flow.pipeline.source_admin, flow.pipeline.replica_admin, **names, how=How(skip))  # type: ignore[arg-type]
     assert str(found) == "shop.place: equal (passed over: area, prices, mask)"
 
 

@@ -12,7 +12,8 @@ from tests.conftest import Pipeline
 
 from deltasync.errors import RefusedError
 from deltasync.source.setup import setup
-from deltasync.verify.compare import TableComparison, compare
+from deltasync.table import TableId
+from deltasync.verify.compare import How, TableComparison, compare
 
 SCHEMA = """
     CREATE SCHEMA shop;
@@ -86,6 +87,23 @@ def test_rows_that_differ_are_counted(two: Two, statement: str, expected: dict[s
     assert (found.missing, found.extra, found.differing) == tuple(
         expected.get(name, 0) for name in ("missing", "extra", "differing")
     )
+
+
+def test_the_replica_is_looked_at_when_it_has_settled(two: Two) -> None:
+    """What the source commits meanwhile is in neither snapshot; what it had committed before is in both."""
+
+    def settle() -> None:
+        two.source.execute("UPDATE shop.thing SET price = 2 WHERE id = 1")
+        two.replica.execute("UPDATE shop.thing SET price = 1 WHERE id = 1")
+
+    two.source.execute("UPDATE shop.thing SET price = 1 WHERE id = 1")
+    names = {"schemas": ["shop"], "publication": two.pipeline.settings.publication}
+    thing = {TableId("shop", "thing")}
+    sides = two.pipeline.source_admin, two.pipeline.replica_admin
+    two.replica.execute("CREATE TABLE shop.own (id int)")
+
+    assert [one.is_equal for one in compare(*sides, **names, how=How(only=thing))] == [False]  # type: ignore[arg-type]
+    assert [str(one) for one in compare(*sides, **names, how=How(only=thing, settle=settle))] == ["shop.thing: equal"]  # type: ignore[arg-type]
 
 
 def test_a_trailing_zero_and_a_generated_column_count(two: Two) -> None:

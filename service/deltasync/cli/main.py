@@ -10,6 +10,7 @@ import typer
 from deltasync import __version__
 from deltasync.cli import (
     check,
+    compare,
     connectors,
     demo,
     lag,
@@ -46,6 +47,7 @@ app.command()(run.run)
 app.command()(check.check)
 app.command("lag")(lag.show)
 app.command()(wait.wait)
+app.command()(compare.compare)
 app.command()(settings.settings)
 app.command()(demo.demo)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from psycopg import Connection, Copy, IsolationLevel, sql
@@ -20,7 +20,18 @@ from deltasync.verify.merge import Tally, merge
 _SESSION = {"idle_in_transaction_session_timeout": "0", "work_mem": "64MB"}
 
 
-Skip = Callable[[Iterable[Table]], Iterable[Table]]
+class How(NamedTuple):
+    """`skip` marks columns that are left alone on the replica: they are passed over, and named. `only` chooses tables.
+
+    `settle` is called between the snapshots of source and replica.
+    """
+
+    skip: Callable[[Iterable[Table]], Iterable[Table]] = lambda tables: tables
+    only: Collection[TableId] | None = None
+    settle: Callable[[], None] = lambda: None
+
+
+_ALL = How()
 
 
 class TableComparison(msgspec.Struct, frozen=True):
@@ -54,22 +65,27 @@ class TableComparison(msgspec.Struct, frozen=True):
 
 
 def compare(
-    source: str, replica: str, *, schemas: Sequence[str], publication: str, skip: Skip | None = None
+    source: str,
+    replica: str,
+    *,
+    schemas: Sequence[str],
+    publication: str,
+    how: How = _ALL,
 ) -> Iterator[TableComparison]:
     """Compare every table of these schemas that the publication captures, by name; on each side in one snapshot.
 
-    `skip` marks columns that are left alone on the replica: they are passed over, and named.
-
-    A table that only the replica has is a difference too. What is in flight counts as different: let everything
-    be applied before. Blocks while rows are read; memory does not grow with the tables. Raises RefusedError where
-    nothing is captured, UnreachableError where a side does not answer.
+    A table that only the replica has is a difference too, unless tables are chosen. What is in flight counts as
+    different: let everything be applied before, or have `settle` wait for it. Blocks while rows are read; memory does
+    not grow with the tables. Raises RefusedError where nothing is captured, UnreachableError where a side does not
+    answer.
     """
     with _snapshot(source) as ours, _snapshot(replica) as theirs:
         found = describe_tables(ours, schemas)
-        here = {table.id: table for table in (skip(found) if skip else found)}
+        here = {table.id: table for table in how.skip(found)}
+        how.settle()
         there = {table.id: table for table in describe_tables(theirs, schemas)}
-        captured = _captured(ours, publication)
-        wanted = sorted(id_ for id_ in here if id_ in captured)
+        published = captured(ours, publication)
+        wanted = sorted(id_ for id_ in here if id_ in published and (how.only is None or id_ in how.only))
         if not wanted:
             raise RefusedError(
                 f"The publication {publication} captures no table of the schemas {', '.join(schemas)}.",
@@ -77,7 +93,7 @@ def compare(
             )
         for id_ in wanted:
             yield _compare(ours, theirs, here[id_], there.get(id_))
-        for id_ in sorted(there.keys() - here.keys()):
+        for id_ in sorted(there.keys() - here.keys()) if how.only is None else ():
             yield TableComparison(str(id_), structure=["the source has no such table"])
 
 
@@ -89,7 +105,8 @@ def _snapshot(conninfo: str) -> Iterator[Connection[Any]]:
         yield connection
 
 
-def _captured(source: Connection[Any], publication: str) -> set[TableId]:
+def captured(source: Connection[Any], publication: str) -> set[TableId]:
+    """The tables of a publication, deltasync's own included."""
     query = "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s"
     return {TableId(*row) for row in source.execute(query, [publication])}
 

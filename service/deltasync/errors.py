@@ -5,6 +5,7 @@
     ├── UnreachableError          exit 3   a server did not answer: could not tell
     ├── RefusedError              exit 1   what was asked for would break a promise
     ├── RecordError               exit 1   a record that cannot be read or applied exactly
+    │   └── ReferencedError                a row that has to go is referenced by others
     ├── GapError                  exit 1   records are missing between the ledger and the log
     ├── FencedError               exit 1   another worker has taken the partition over
     ├── StandbyError              exit 1   another worker applies a pipeline that may have one only
@@ -48,6 +49,12 @@ class RefusedError(DeltasyncError):
 
 class RecordError(DeltasyncError):
     """A record that cannot be read, or cannot be applied exactly: its partition stops."""
+
+
+class ReferencedError(RecordError):
+    """A row that others reference cannot go yet: PostgreSQL's own refusal (`sqlstate`), told beforehand."""
+
+    sqlstate = "23503"
 
 
 class GapError(DeltasyncError):

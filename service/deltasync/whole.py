@@ -132,15 +132,22 @@ def strays(reads: Iterable[Read], transaction: str) -> list[int]:
 
 
 def once(reads: Iterable[Read]) -> list[Read]:
-    """Records of a transaction by their order, in which each TRUNCATE is a change once, however often it came."""
+    """Records of a transaction by their order, in which each TRUNCATE is a change once, however often it came.
+
+    One that came again stands before records that it came behind: each tells how far its partition is with all of them.
+    """
     found: list[Read] = []
     seen: set[int] = set()
+    behind: dict[Partition, Progress] = {}
     for read in reads:
+        known = behind.setdefault(read.partition, read.progress)
+        if read.progress.next_offset > known.next_offset:
+            behind[read.partition] = read.progress
         is_truncate = read.change is not None and read.change.op is Op.TRUNCATE
         found.append(read._replace(change=None) if is_truncate and read.order in seen else read)
         if is_truncate:
             seen.add(read.order)
-    return found
+    return [read._replace(progress=behind[read.partition]) for read in found]
 
 
 def joined(changes: Iterable[Spooled]) -> Iterator[Change]:

@@ -15,14 +15,17 @@ from deltasync.change import Partition
 from deltasync.debezium.rows import Rows
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import FencedError, GapError, RecordError
-from deltasync.failure import Verdict, lacks_room, verdict
+from deltasync.failure import Verdict, lacks_parent, lacks_room, verdict
 from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch, Replica
 from deltasync.progress import Claim, Progress, anew
+from deltasync.replica.memory import Foreign
 from deltasync.table import Table
 
 P0, P1 = Partition("p.shop.t", 0), Partition("p.shop.u", 0)
 T = Table("shop", "t", (column("id", "numeric", not_null=True), column("a", "text"), column("b", "text")), ("id",))
+PARENT = Table("shop", "p", (column("id", "int8", not_null=True),), ("id",))
+CHILD = Table("shop", "c", (column("id", "int8", not_null=True), column("p", "int8")), ("id",))
 WIDER = Table("shop", "t", (*T.columns, column("c", "text")), ("id",))
 
 
@@ -128,6 +131,17 @@ def test_steps(bench: Bench) -> None:
     assert (bench.rows(), bench.offset()) == ({("2", "z", "b")}, 9)
 
 
+def test_large_steps(bench: Bench) -> None:
+    """A step does not do again what those before it did."""
+    steps = [
+        [_plan(upserts=(_rows(*(_row(str(n)) for n in range(600))),))],
+        [_plan(deletes=_rows({"id": "7"}), upserts=(_rows(*(_row(str(n)) for n in range(600, 1200))),))],
+    ]
+    bench.session.apply(Batch({P0: Claim("id", bench.store.ledger()[P0])}, {P0: Progress(9)}, rest=iter(steps)))
+
+    assert {int(id_ or 0) for id_, _, _ in bench.rows()} == set(range(1200)) - {7}
+
+
 def test_the_fence_knows_topics(bench: Bench) -> None:
     """A claim under another topic's id, or on a partition that was never opened, is fenced."""
     for claim in ({P0: Claim("other", Progress(1))}, {P1: Claim("id", Progress())}):
@@ -208,6 +222,87 @@ def test_unique_values_move_between_rows(bench: Bench) -> None:
     assert lacks_room(caught.value)
     found = {(row["id"], row["a"], row["b"]) for row in bench.store.rows("v", ("id", "a", "b"))}
     assert found == {("1", "x", "b"), ("3", None, "b"), ("4", None, "b"), ("5", "z", "b")}
+
+
+@pytest.fixture(
+    params=[(), ("deferrable",), ("acts",), ("deferrable", "acts")], ids=lambda found: " ".join(found) or "-"
+)
+def family(bench: Bench, request: pytest.FixtureRequest) -> Iterator[tuple[Bench, Foreign]]:
+    """A session that keeps to a foreign key between two tables, with a parent and its child."""
+    foreign = Foreign(CHILD.id, "p", PARENT.id, "deferrable" in request.param, "acts" in request.param)
+    for table in (PARENT, CHILD):
+        bench.store.constrain(table, ())
+    bench.store.relate(foreign)
+    ordered = bench._replace(session=bench.store.session(ordered=True))
+    ordered.do(events=(_event(2, PARENT), _event(3, CHILD)))
+    ordered.do(_plan(table=CHILD, upserts=(_child("10", "1"),)), _plan(table=PARENT, upserts=(_rows({"id": "1"}),)))
+    yield ordered, foreign
+    ordered.session.close()
+
+
+def _child(id_: str, parent: str | None) -> Rows:
+    return _rows({"id": id_, "p": parent})
+
+
+def _related(bench: Bench) -> tuple[list[str], list[tuple[str, str | None]]]:
+    parents, children = (bench.store.rows(*found) for found in (("p", ["id"]), ("c", ["id", "p"])))
+    return sorted(row["id"] or "" for row in parents), sorted((row["id"] or "", row["p"]) for row in children)
+
+
+def test_rows_are_written_behind_those_that_they_reference(family: tuple[Bench, Foreign]) -> None:
+    """Whatever order the tables come in: parents get other keys and go, and their children with them."""
+    bench, _ = family
+    bench.do(
+        _plan(table=PARENT, deletes=_rows({"id": "1"}), upserts=(_rows({"id": "2"}, {"id": "3"}),)),
+        _plan(table=CHILD, updates=(_child("10", "2"),), upserts=(_child("11", "3"), _child("12", None))),
+    )
+    assert _related(bench) == (["2", "3"], [("10", "2"), ("11", "3"), ("12", None)])
+    bench.do(
+        _plan(table=PARENT, deletes=_rows({"id": "2"}, {"id": "3"})),
+        _plan(table=CHILD, deletes=_rows({"id": "10"}), updates=(_child("11", None),)),
+    )
+    assert _related(bench) == ([], [("11", None), ("12", None)])
+    bench.do(_plan(table=PARENT, truncate=True), _plan(table=CHILD, truncate=True, upserts=(_child("13", None),)))
+
+    assert _related(bench) == ([], [("13", None)])
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        _plan(table=CHILD, upserts=(_child("11", "2"),)),
+        _plan(table=CHILD, updates=(_child("10", "2"),)),
+        _plan(table=PARENT, deletes=_rows({"id": "1"})),
+        _plan(table=PARENT, truncate=True),
+    ],
+    ids=["child", "changed child", "parent", "all parents"],
+)
+def test_foreign_keys_are_kept(family: tuple[Bench, Foreign], plan: TablePlan) -> None:
+    """A row without its parent is refused, and so is what would take one away: no child goes without a record."""
+    bench, _ = family
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - each database has its own errors
+        bench.do(plan)
+
+    assert lacks_parent(caught.value)
+    assert _related(bench) == (["1"], [("10", "1")])
+
+
+def test_a_table_is_filled_again_behind_truncate(family: tuple[Bench, Foreign]) -> None:
+    """Rows that reference its rows find them again."""
+    bench, _ = family
+    bench.do(_plan(table=PARENT, upserts=(_rows({"id": "2"}),)))
+    bench.do(_plan(table=PARENT, truncate=True, upserts=(_rows({"id": "1"}, {"id": "3"}),)))
+
+    assert _related(bench) == (["1", "3"], [("10", "1")])
+
+
+def test_foreign_keys_are_passed_by(family: tuple[Bench, Foreign]) -> None:
+    """By a session that is not `ordered`: nothing is refused, and nothing acts."""
+    other = family[0]._replace(session=family[0].store.session())
+    other.do(_plan(table=CHILD, upserts=(_child("11", "5"),)), _plan(table=PARENT, deletes=_rows({"id": "1"})))
+    other.session.close()
+
+    assert _related(other) == ([], [("10", "1"), ("11", "5")])
 
 
 @pytest.mark.parametrize(

@@ -140,5 +140,7 @@ def test_foreign_key_between_schemas(flow: Flow) -> None:
     customer, orders = TableId("crm", "customer"), TableId("shop", "orders")
     assert constraints.load(flow.replica, ["shop"]) == {orders: constraints.Constraints(parents=frozenset({customer}))}
     assert constraints.load(flow.replica, ["crm"]) == {
-        customer: constraints.Constraints(referenced=True, cascades=True, unique=True)
+        customer: constraints.Constraints(
+            referenced=True, acting=frozenset({constraints.Acting(orders, ("customer",), ("id",))}), unique=True
+        )
     }

@@ -53,6 +53,7 @@ _NUMBERS = ("1", "1.0", "1.00", "2", "2.50", "2.5", "NaN", "-3", "30", "0.10")
 _DATES = ("infinity", "-infinity", "2024-02-29", "1969-12-31", "9999-12-31")
 
 INT8 = Kind("int8", "bigint", lambda n: str(n % 9), lambda text, _: int(text))
+SITE = Kind("int8", "bigint", lambda n: str(n % 20), lambda text, _: int(text))
 INT4 = Kind("int4", "integer", lambda n: str(n % 3), lambda text, _: int(text))
 BOOL = Kind("bool", "boolean", lambda n: "ft"[n % 2], lambda text, _: text == "t")
 TEXT = Kind("text", "text", _phrase, lambda text, _: text, PLACEHOLDER)
@@ -103,17 +104,29 @@ _INDEXES = {UNIQUE: (("spot",), ("n", "flag"))}
 BY_INDEX = "ticket"
 _TABLES[BY_INDEX] = ({"k": NUMERIC, "note": TEXT, "x": INT4, "y": CODE}, ("y", "x"))
 _RECORD_KEYS = {BY_INDEX: ("k",)}
+# Tables that reference each other: each the one before it.
+FAMILY = ("depot", "parcel", "label")
+_TABLES |= {
+    "depot": ({"id": SITE, "note": TEXT, "flag": BOOL}, ("id",)),
+    "parcel": ({"id": SITE, "site": SITE, "note": TEXT}, ("id",)),
+    "label": ({"id": INT8, "parcel": SITE, "note": TEXT, "n": INT4}, ("id",)),
+}
+_REFERENCES = {"parcel": ("site", "depot"), "label": ("parcel", "parcel")}
 EXTRA = TEXT
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A simulated table: its kinds by column, its description, the columns of its records' keys and unique indexes."""
+    """A simulated table: its kinds by column, its description, the columns of its records' keys and unique indexes.
+
+    `reference` is a column with the key of a row of another table, which is named.
+    """
 
     kinds: dict[str, Kind]
     table: Table
     record_key: tuple[str, ...]
     unique: tuple[tuple[str, ...], ...] = ()
+    reference: tuple[str, str] | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -122,7 +135,7 @@ class Shape:
     @property
     def is_exact(self) -> bool:
         """True where equal keys are equal bytes, in a snapshot and in the stream."""
-        return self.table.name in {*SPREAD, UNIQUE}
+        return self.table.name in {*SPREAD, UNIQUE, *FAMILY}
 
     def taken(self, row: dict[str, str | None]) -> list[Hashable]:
         """The unique values of a row; NULL takes nothing."""
@@ -150,7 +163,7 @@ def shape(name: str, extra: int = 0) -> Shape:
         for column, kind in kinds.items()
     )
     table = Table("shop", name, columns, key, "i" if name in _RECORD_KEYS else "d")
-    return Shape(kinds, table, _RECORD_KEYS.get(name, key), _INDEXES.get(name, ()))
+    return Shape(kinds, table, _RECORD_KEYS.get(name, key), _INDEXES.get(name, ()), _REFERENCES.get(name))
 
 
 def is_big(kind: Kind, text: str | None) -> bool:

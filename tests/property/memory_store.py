@@ -8,7 +8,7 @@ from tests.property.source import Row
 
 from deltasync.change import Partition
 from deltasync.progress import Claim, Progress
-from deltasync.replica.memory import Database, MemoryTable, OperationalError, Replica, Unique
+from deltasync.replica.memory import Database, Foreign, MemoryTable, OperationalError, Replica, Unique
 from deltasync.table import Table, TableId
 
 
@@ -20,8 +20,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self._database = Database()
 
-    def session(self, at: Callable[[str], object] = lambda _place: None) -> Replica:
-        return Replica(self._database, at)
+    def session(self, at: Callable[[str], object] = lambda _place: None, *, ordered: bool = False) -> Replica:
+        return Replica(self._database, at, ordered=ordered)
 
     def fail(self) -> Exception:
         return OperationalError("57P01")
@@ -46,6 +46,9 @@ class MemoryStore:
 
     def constrain(self, table: Table, unique: Unique) -> None:
         self._database.tables[table.id] = MemoryTable(table, unique=unique)
+
+    def relate(self, foreign: Foreign) -> None:
+        self._database.foreign.append(foreign)
 
     def close(self) -> None:
         """Nothing is open."""

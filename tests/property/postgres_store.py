@@ -14,7 +14,7 @@ from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.replica import by_hand, ddl, ledger
 from deltasync.replica.engine import alchemy, driver
-from deltasync.replica.memory import Unique
+from deltasync.replica.memory import Foreign, Unique
 from deltasync.replica.session import Replica
 from deltasync.replica.setup import setup
 from deltasync.settings import Settings, Source
@@ -66,8 +66,10 @@ class PostgresStore:
         self._admin = psycopg.connect(admin, autocommit=True)
         self._core = alchemy(lambda: psycopg.connect(admin))
 
-    def session(self, at: Callable[[str], object] = lambda _place: None) -> Replica:
-        return _Session(self._settings, at)
+    def session(self, at: Callable[[str], object] = lambda _place: None, *, ordered: bool = False) -> Replica:
+        constraints = {"constraints": "ordered" if ordered else "replica-role"}
+        replica = self._settings.replica.model_copy(update=constraints)
+        return _Session(self._settings.model_copy(update={"replica": replica}), at)
 
     def fail(self) -> Exception:
         return psycopg.errors.AdminShutdown()
@@ -106,6 +108,13 @@ class PostgresStore:
             for columns in unique:
                 names = sql.SQL(", ").join(map(sql.Identifier, columns))
                 connection.execute(sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(sql.Identifier(*table.id), names))
+
+    def relate(self, foreign: Foreign) -> None:
+        statement = "ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {}"
+        statement += " ON DELETE CASCADE" * foreign.acts + " DEFERRABLE" * foreign.deferrable
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            child, parent = (sql.Identifier(*id_) for id_ in (foreign.child, foreign.parent))
+            connection.execute(sql.SQL(statement).format(child, sql.Identifier(foreign.column), parent))
 
     def clear(self) -> None:
         self._admin.execute("DROP SCHEMA IF EXISTS shop CASCADE")

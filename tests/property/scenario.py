@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from tests.property.kinds import BY_INDEX, NAMES, SPREAD, UNIQUE
+from tests.property.kinds import BY_INDEX, FAMILY, NAMES, SPREAD, UNIQUE
 from tests.property.statements import STATEMENTS
 
 Op = tuple[str, int, int, int]
@@ -41,6 +41,12 @@ _UNIQUE = 0.3
 _READ, _LATE = 0.3, 0.3
 # How often there is a table whose key is an index.
 _BY_INDEX = 0.3
+# How often there are tables that reference each other.
+_FAMILY = 0.15
+_OF_FAMILIES = {"insert": 6, "copy": 2, "rekey": 4, "delete": 3, "update": 2, "reinsert": 2, "commit": 6, "hold": 1}
+_TRAITS = {"ordered": 0.8, "deferrable": 0.5, "acts": 0.3}
+# A batch of so many records holds all that a scenario has.
+ALL = 1000
 # A batch of so many records holds what only makes sense together.
 _TOGETHER = 5
 # Where batches have so many, no transaction of a scenario is applied in steps, which may part that.
@@ -66,7 +72,9 @@ class Scenario(NamedTuple):
     """`before` happens before the snapshot. An op is a name and three numbers.
 
     With `whole`, transactions are applied whole. The topics of the tables in `spread` have so many `partitions`. The
-    initial snapshot leaves out the tables that come `late`, which an incremental one reads.
+    initial snapshot leaves out the tables that come `late`, which an incremental one reads. `family` tells of foreign
+    keys: what the source does where a row that is referenced goes, and where its key changes; then "ordered" where the
+    replica checks them, "deferrable", and "acts" where its own delete rows with those that they reference.
     """
 
     tables: tuple[str, ...]
@@ -81,12 +89,14 @@ class Scenario(NamedTuple):
     partitions: int = 2
     late: tuple[str, ...] = ()
     whole: bool = False
+    family: tuple[str, ...] = ()
 
 
 def scenario(seed: int) -> Scenario:
     """The scenario of a seed; the same for ever, as long as this module is."""
     found = _plain(random.Random(seed))._replace(whole=seed % _WHOLE == _WHOLE - 1)  # noqa: S311 - repeatable ones are wanted
-    return _wider(found, random.Random(f"wider {seed}"))  # noqa: S311 - as above
+    found = _wider(found, random.Random(f"wider {seed}"))  # noqa: S311 - as above
+    return _related(found, random.Random(f"related {seed}"))  # noqa: S311 - as above
 
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
@@ -103,6 +113,30 @@ def _wider(found: Scenario, rng: random.Random) -> Scenario:
         # Of a row that was not read yet, all values have to travel.
         found = found._replace(late=late, full=(*found.full, *late), ops=_among(rng, found.ops, {"read": 1}))
     return found._replace(tables=(*found.tables, BY_INDEX)) if rng.random() < _BY_INDEX else found
+
+
+def _related(found: Scenario, rng: random.Random) -> Scenario:
+    """With tables that reference each other, instead of others."""
+    if rng.random() >= _FAMILY:
+        return found
+    actions = rng.choice(("no action", "cascade", "cascade", "set null")), rng.choice(("no action", "cascade"))
+    # The settings refuse foreign keys that are checked together with whole transactions.
+    possible = ("deferrable", "acts") if found.whole else ("ordered", "deferrable", "acts")
+    traits = tuple(trait for trait in possible if rng.random() < _TRAITS[trait])
+    # A record that cannot be read parts what fits in only together.
+    ops = tuple(op for op in found.ops if op[0] != "poison" or "ordered" not in traits)
+    room = rng.choice((found.rows_max, ALL, ALL)) if "ordered" in traits else found.rows_max
+    spread = FAMILY if found.spread and found.whole else ()
+    return found._replace(
+        tables=FAMILY,
+        full=found.full and FAMILY[:2],
+        workers=rng.choice((1, found.workers)),
+        late=(),
+        spread=spread,
+        rows_max=room,
+        ops=_among(rng, ops, _OF_FAMILIES, part=2),
+        family=(*actions, *traits),
+    )
 
 
 def _plain(rng: random.Random) -> Scenario:
@@ -133,10 +167,10 @@ def _ops(rng: random.Random, count: int, weights: dict[str, int]) -> tuple[Op, .
     return tuple((name, rng.randrange(3), rng.randrange(30), rng.randrange(1000)) for name in names)
 
 
-def _among(rng: random.Random, ops: tuple[Op, ...], weights: dict[str, int]) -> tuple[Op, ...]:
-    """The ops, with some of others among them."""
+def _among(rng: random.Random, ops: tuple[Op, ...], weights: dict[str, int], part: int = 6) -> tuple[Op, ...]:
+    """The ops, with some of others among them: up to one in so many."""
     found = list(ops)
-    for op in _ops(rng, rng.randint(1, 1 + len(ops) // 6), weights):
+    for op in _ops(rng, rng.randint(1, 1 + len(ops) // part), weights):
         found.insert(rng.randint(0, len(found)), op)
     return tuple(found)
 

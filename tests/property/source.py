@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 from tests.property.kinds import Shape, is_big, shape, token, unavailable
+from tests.property.locks import Family, Locks, Transaction
 
 from deltasync.debezium.schema_log import CANARY, SCHEMA_LOG
 from deltasync.table import TableId
@@ -42,14 +43,6 @@ class Event(NamedTuple):
     order: int = 0
 
 
-class _Transaction:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.touched: set[Key] = set()
-        self.truncated: set[str] = set()
-        self.values: set[Key] = set()  # unique ones that it took or gave up
-
-
 class Source:
     """The database. A statement that would wait for another session's lock does nothing.
 
@@ -58,7 +51,13 @@ class Source:
     """
 
     def __init__(
-        self, names: Iterable[str], full: Iterable[str], spread: Iterable[str] = (), *, tells_ends: bool = False
+        self,
+        names: Iterable[str],
+        full: Iterable[str],
+        spread: Iterable[str] = (),
+        *,
+        tells_ends: bool = False,
+        family: Family | None = None,
     ) -> None:
         self.shapes: dict[str, Shape] = {name: shape(name) for name in names}
         self.committed: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
@@ -71,7 +70,7 @@ class Source:
         self._full = frozenset(full)
         self._spread = frozenset(spread)
         self._rows: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
-        self._open: dict[int, _Transaction] = {}
+        self._locks = Locks(self.shapes, self._rows, family or Family())
         self._lsn = 10_000
         self._clock_us = 1_700_000_000_000_000
         for name in self.shapes:
@@ -82,8 +81,11 @@ class Source:
     def insert(self, session: int, name: str, rows: list[Row]) -> None:
         """One INSERT, or COPY where there are more rows: they share one place in the log."""
         found = {self.shapes[name].identity(row): row for row in rows}
-        fresh = {identity: row for identity, row in found.items() if identity not in self._rows[name]}
-        if not fresh or not self._lock(session, name, fresh) or not self._take(session, name, {}, fresh):
+        there = self._rows[name].keys() | {identity for table, identity in self._locks.gone if table == name}
+        fresh = {identity: row for identity, row in found.items() if identity not in there}
+        if not fresh or not self._locks.lock(session, name, fresh) or not self._locks.take(session, name, {}, fresh):
+            return
+        if not all(self._locks.references(session, name, row) for row in fresh.values()):
             return
         lsn = self._write()
         for identity, row in fresh.items():
@@ -93,7 +95,9 @@ class Source:
 
     def exchange(self, session: int, name: str, identities: Sequence[Hashable], columns: Iterable[str]) -> None:
         """UPDATE of rows that pass values on to the next; a deferred index looks at them when all is done."""
-        if not self._lock(session, name, identities) or any(event.together for event in self._open[session].events):
+        if not self._locks.lock(session, name, identities) or any(
+            event.together for event in self._locks.open[session].events
+        ):
             return
         values = [{column: self._rows[name][identity][column] for column in columns} for identity in identities]
         for identity, value in zip(identities, (values[-1], *values), strict=False):
@@ -111,9 +115,16 @@ class Source:
         lacking = frozenset() if name in self._full else self._untouched(name, before, after)
         if old != new and lacking and name in self._spread:
             return
-        if (moved != identity and moved in self._rows[name]) or not self._lock(session, name, (identity, moved)):
+        if (moved != identity and moved in self._rows[name]) or not self._locks.lock(session, name, (identity, moved)):
             return
-        if not self._take(session, name, {identity: before}, {moved: after}, deferred=deferred):
+        if not self._locks.take(session, name, {identity: before}, {moved: after}, deferred=deferred):
+            return
+        if not self._locks.references(session, name, before, is_new=False):
+            return
+        if not self._locks.references(session, name, after):
+            return
+        below = self._locks.below(name, identity) if moved != identity else []
+        if moved != identity and not self._locks.may_leave(session, name, identity, goes=False):
             return
         lsn = self._write()
         image, takes = self._image(name, after, lacking), self.shapes[name].taken(after)
@@ -127,25 +138,46 @@ class Source:
         else:
             self._log(session, lsn, name, "d", old, None, moves=True, before=image_before)
             log("c", new, image)
+        for child, key, column in below:
+            self.update(session, child, key, {column: after[self.shapes[name].key[0]]})
 
     def delete(self, session: int, name: str, identity: Hashable) -> None:
         row = self._rows[name].get(identity)
-        if row is None or not self._lock(session, name, (identity,)):
+        if row is None or not self._locks.lock(session, name, (identity,)):
             return
-        if not self._take(session, name, {identity: row}, {}):
+        if not self._locks.take(session, name, {identity: row}, {}) or not self._locks.references(
+            session, name, row, is_new=False
+        ):
+            return
+        below = self._locks.below(name, identity)
+        if not self._locks.may_leave(session, name, identity, goes=True):
             return
         del self._rows[name][identity]
         told = self._told(name, row, None)
         before = self._image(name, told) if told else None
         self._log(session, self._write(), name, "d", self._key(name, told or row), None, before=before)
+        for child, key, column in below:
+            if self._locks.family.on_delete == "cascade":
+                self.delete(session, child, key)
+            else:
+                self.update(session, child, key, {column: None})
 
     def truncate(self, session: int, names: list[str]) -> None:
         """TRUNCATE of several tables, which share one place in the log."""
-        if any(name in self._spread or self._is_used(session, name) for name in names):
+        for name, found in self.shapes.items():  # each behind the one that it references
+            if found.reference and found.reference[1] in names and name not in names:
+                names = [*names, name]
+        if any(name in self._spread or self._locks.is_used(session, name) for name in names):
             return
+        if not self._locks.family.deletes and self._locks.parents.intersection(names):
+            return
+        if not self._locks.family.remakes:
+            self._locks.gone.update(
+                (name, identity) for name in self._locks.parents.intersection(names) for identity in self._rows[name]
+            )
         lsn = self._write()
         for name in names:
-            mine = self._open.setdefault(session, _Transaction())
+            mine = self._locks.open.setdefault(session, Transaction())
             mine.truncated.add(name)
             mine.touched.update((name, identity) for identity in self._rows[name])
             self._rows[name] = {}
@@ -153,7 +185,7 @@ class Source:
 
     def add_column(self, session: int, name: str) -> None:
         """ALTER TABLE … ADD COLUMN, and the entry that the event trigger makes of it."""
-        if self._is_used(session, name) or any(t.touched or t.truncated for t in self._open.values()):
+        if self._locks.is_used(session, name) or any(t.touched or t.truncated for t in self._locks.open.values()):
             return
         wider = shape(name, len([column for column in self.shapes[name].kinds if column.startswith("extra")]) + 1)
         added = list(wider.kinds)[-1]
@@ -168,20 +200,20 @@ class Source:
         """An entry of the schema log."""
         self.logged.append((len(self.logged) + 1, name))
         key, image = self.log_row(*self.logged[-1])
-        transaction = self._open.setdefault(session, _Transaction())
+        transaction = self._locks.open.setdefault(session, Transaction())
         transaction.events.append(Event(0, self._write(), 0, SCHEMA_LOG, "c", key, image))
 
     def heartbeat(self) -> None:
         """The heartbeat's query, in a transaction of its own."""
         session, op = -1, "u" if self.beat else "c"
         self.beat += 1
-        transaction = self._open.setdefault(session, _Transaction())
+        transaction = self._locks.open.setdefault(session, Transaction())
         transaction.events.append(Event(0, self._write(), 0, CANARY, op, b'{"pipeline":"p"}', self.canary_row()))
         self.commit(session)
 
     def commit(self, session: int, step_us: int = 1000) -> None:
         """End a transaction; its changes join the stream. The clock may stand still, or go back."""
-        transaction = self._open.pop(session, None)
+        transaction = self._locks.open.pop(session, None)
         if transaction is None:
             return
         for name in transaction.truncated:
@@ -206,7 +238,7 @@ class Source:
         self.history.append({name: dict(rows) for name, rows in self.committed.items()})
 
     def rollback(self, session: int) -> None:
-        transaction = self._open.pop(session, None)
+        transaction = self._locks.open.pop(session, None)
         if transaction is None:
             return
         for name, identity in transaction.touched:
@@ -215,7 +247,7 @@ class Source:
                 self._rows[name][identity] = self.committed[name][identity]
 
     def commit_all(self) -> None:
-        for session in list(self._open):
+        for session in list(self._locks.open):
             self.commit(session)
 
     # What others see
@@ -264,43 +296,7 @@ class Source:
         row |= {"captured": True, "complete": True, "description": description}
         return b'{"id":%d}' % id_, msgspec.json.encode(row).decode()
 
-    # Locks, the log
-
-    def _lock(self, session: int, name: str, identities: Iterable[Hashable]) -> bool:
-        keys = {(name, identity) for identity in identities}
-        others = [transaction for number, transaction in self._open.items() if number != session]
-        if any(name in other.truncated or keys & other.touched for other in others):
-            return False
-        self._open.setdefault(session, _Transaction()).touched |= keys
-        return True
-
-    def _take(
-        self,
-        session: int,
-        name: str,
-        gone: Mapping[Hashable, Row],
-        rows: Mapping[Hashable, Row],
-        *,
-        deferred: bool = False,
-    ) -> bool:
-        """Give the unique values of rows up for those of others; False where one is taken, or waited for."""
-        shape = self.shapes[name]
-        freed = {value for row in gone.values() for value in shape.taken(row)}
-        wanted = [value for row in rows.values() for value in shape.taken(row)]
-        if not freed and not wanted:
-            return True
-        held = {v for identity, row in self._rows[name].items() if identity not in gone for v in shape.taken(row)}
-        values = {(name, value) for value in freed.union(wanted)}
-        others = [transaction for number, transaction in self._open.items() if number != session]
-        is_taken = len(set(wanted)) < len(wanted) or held.intersection(wanted)
-        if (is_taken and not deferred) or any(values & other.values for other in others):
-            return False
-        self._open[session].values |= values
-        return True
-
-    def _is_used(self, session: int, name: str) -> bool:
-        others = [transaction for number, transaction in self._open.items() if number != session]
-        return any(name in o.truncated or any(key[0] == name for key in o.touched) for o in others)
+    # The log
 
     def _write(self) -> int:
         """The place of one more record of the log; the next one begins where it ends."""
@@ -324,7 +320,7 @@ class Source:
     ) -> None:
         table = self.shapes[name].table.id
         event = Event(0, lsn, 0, table, op, key, after, lacks, moves, tuple(takes), together, before)
-        self._open.setdefault(session, _Transaction()).events.append(event)
+        self._locks.open.setdefault(session, Transaction()).events.append(event)
 
     def _told(self, name: str, before: Row, after: Row | None) -> Row | None:
         """What the log has of a row before its change where an index is the key: its columns, if they change."""

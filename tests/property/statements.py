@@ -7,18 +7,20 @@ from collections.abc import Callable, Hashable
 from tests.property.kinds import Shape
 from tests.property.source import Row, Source
 
+# So many rows of a table are referenced by those of another one.
+_REFERENCED = 3
 _CLOCK_STEPS_US = (1000, 0, 2500, -5000)
 
 
 def insert(source: Source, session: int, table: int, n: int) -> None:
     name = _name(source, table)
-    source.insert(session, name, [_row(source.shapes[name], n)])
+    source.insert(session, name, [_row(source, name, n)])
 
 
 def copy(source: Source, session: int, table: int, n: int) -> None:
     """COPY: rows with one place in the log."""
     name = _name(source, table)
-    source.insert(session, name, [_row(source.shapes[name], n + i) for i in range(2 + n % 4)])
+    source.insert(session, name, [_row(source, name, n + i) for i in range(2 + n % 4)])
 
 
 def update(source: Source, session: int, table: int, n: int) -> None:
@@ -27,7 +29,7 @@ def update(source: Source, session: int, table: int, n: int) -> None:
         shape = source.shapes[name]
         rest = [column for column in shape.kinds if column not in shape.key]
         changed = [column for i, column in enumerate(rest) if (n >> i) & 1]
-        values = {column: _text(shape, column, n + i) for i, column in enumerate(changed)}
+        values = {column: _text(shape, column, n + i) for i, column in enumerate(changed)} | _reference(source, name, n)
         source.update(session, name, found[n % len(found)], values)
 
 
@@ -79,14 +81,14 @@ def reinsert(source: Source, session: int, table: int, n: int) -> None:
         identity = found[n % len(found)]
         key = {column: source.row(name, identity)[column] for column in source.shapes[name].key}
         source.delete(session, name, identity)
-        source.insert(session, name, [{**_row(source.shapes[name], n), **key}])
+        source.insert(session, name, [{**_row(source, name, n), **key}])
 
 
 def churn(source: Source, session: int, table: int, n: int) -> None:
     """Insert, update and delete a row."""
     name = _name(source, table)
     shape = source.shapes[name]
-    row = _row(shape, n)
+    row = _row(source, name, n)
     if shape.identity(row) not in source.visible(name):
         source.insert(session, name, [row])
         source.update(session, name, shape.identity(row), {list(shape.kinds)[-1]: row[list(shape.kinds)[-1]]})
@@ -151,8 +153,22 @@ def _text(shape: Shape, column: str, n: int) -> str | None:
     return None if n % 7 == 3 and column not in shape.key else shape.kinds[column].text(n)
 
 
-def _row(shape: Shape, n: int) -> Row:
-    return {column: _text(shape, column, n + 5 * i) for i, column in enumerate(shape.kinds)}
+def _row(source: Source, name: str, n: int) -> Row:
+    shape = source.shapes[name]
+    return {column: _text(shape, column, n + 5 * i) for i, column in enumerate(shape.kinds)} | _reference(
+        source, name, n
+    )
+
+
+def _reference(source: Source, name: str, n: int) -> Row:
+    """A row that a row of a table may reference, now and then none."""
+    reference = source.shapes[name].reference
+    if reference is None:
+        return {}
+    column, parent = reference
+    found = source.visible(parent)
+    key = source.shapes[parent].key[0]
+    return {column: source.row(parent, found[n % min(len(found), _REFERENCED)])[key] if found and n % 7 else None}
 
 
 def _key(shape: Shape, n: int) -> Row:

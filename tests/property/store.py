@@ -10,7 +10,7 @@ from tests.property.source import Row
 from deltasync.change import Partition
 from deltasync.ports import Replica
 from deltasync.progress import Progress
-from deltasync.replica.memory import Unique
+from deltasync.replica.memory import Foreign, Unique
 from deltasync.table import Table
 
 
@@ -19,8 +19,11 @@ class Store(Protocol):
 
     waits_for_locks: bool
 
-    def session(self, at: Callable[[str], object] = ...) -> Replica:
-        """A session that calls `at` with the place where it is (see `replica.memory.Replica`)."""
+    def session(self, at: Callable[[str], object] = ..., *, ordered: bool = ...) -> Replica:
+        """A session that calls `at` with the place where it is (see `replica.memory.Replica`).
+
+        Foreign keys are checked where it is `ordered`.
+        """
 
     def fail(self) -> Exception:
         """What this database raises where it ends a session."""
@@ -40,3 +43,6 @@ class Store(Protocol):
 
     def constrain(self, table: Table, unique: Unique) -> None:
         """Make a table with unique indexes, as an operator may before the first record comes."""
+
+    def relate(self, foreign: Foreign) -> None:
+        """Add a foreign key between two tables that are there."""

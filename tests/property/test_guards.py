@@ -31,6 +31,7 @@ _TAKE = intake.take
 _TAKE_ONE = intake._take_one  # noqa: SLF001
 _APPLIED = progress.applied
 _IS_OLDER = progress.is_older
+_ONCE = whole.once
 _KEYED = keys.keyed_by_rows
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -234,6 +235,22 @@ def _strays_count(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Transactions, "_forget_strays", lambda _transactions, _transaction, _found: None)
 
 
+def _missing_parents_stop(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pipeline, "lacks_parent", lambda _error: False)
+
+
+def _tables_are_emptied_first(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replica.MemoryTable, "may_empty_last", lambda _table, _plan: False)
+
+
+def _repeated_truncates_go_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        transactions,
+        "once",
+        lambda reads: [n._replace(progress=o.progress) for n, o in zip(_ONCE(reads), reads, strict=True)],
+    )
+
+
 GUARDS: dict[str, Patch] = {
     "the ledger is written with the rows": _no_ledger_write,
     "the fence compares": _no_fence,
@@ -270,6 +287,9 @@ GUARDS: dict[str, Patch] = {
     "what was read of a partition that went is forgotten": _what_went_is_kept,
     "what was taken out and not applied is read again": _what_was_not_applied_is_kept,
     "a TRUNCATE that came again waits for the first one": _strays_count,
+    "a TRUNCATE that came again does not take the ledger back": _repeated_truncates_go_back,
+    "rows wait for those that they reference": _missing_parents_stop,
+    "what is referenced is deleted last": _tables_are_emptied_first,
 }
 CASES = {
     msgspec.json.decode(line)["why"]: from_json(line)

@@ -85,9 +85,10 @@ class Worker:
         self.alive = True
         self.member = _Member(world.broker, GROUP, PREFIX, world.clock.wait)
         self.member.at = self._at
-        self.session = world.store.session(self._at)
+        self.session = world.store.session(self._at, ordered=world.ordered)
         kind = TransactionalPipeline if world.whole else Pipeline
-        self.pipeline = kind(_settings(world.rows_max), self.member, self.session, _METRICS, Lifecycle(world.clock))
+        settings = _settings(world.rows_max, ordered=world.ordered)
+        self.pipeline = kind(settings, self.member, self.session, _METRICS, Lifecycle(world.clock))
         self._guarded(self.pipeline.start, starting=True)
 
     def step(self) -> None:
@@ -150,7 +151,12 @@ class Worker:
 
 
 @cache
-def _settings(rows_max: int) -> Settings:
+def _settings(rows_max: int, *, ordered: bool) -> Settings:
     return Settings.model_validate(
-        {"pipeline": GROUP, "unavailable_value": PLACEHOLDER, "batch": {"rows_max": rows_max}}
+        {
+            "pipeline": GROUP,
+            "unavailable_value": PLACEHOLDER,
+            "batch": {"rows_max": rows_max},
+            "replica": {"constraints": "ordered" if ordered else "replica-role"},
+        }
     )

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from tests.property.connector import PREFIX, Connector
-from tests.property.kinds import UNIQUE
-from tests.property.scenario import Op, Scenario
+from tests.property.kinds import UNIQUE, Shape
+from tests.property.locks import Family
+from tests.property.scenario import ALL, Op, Scenario
 from tests.property.source import Row, Source
 from tests.property.statements import STATEMENTS
 from tests.property.store import Store
@@ -20,11 +21,15 @@ from tests.property.worker import GROUP, Clock, Worker
 from deltasync.change import Partition, ends_in_half
 from deltasync.kafka.memory import Broker, Consumer, evenly
 from deltasync.progress import Progress
+from deltasync.replica.memory import Foreign
+from deltasync.table import TableId
 
 # So many turns without a fault must be enough for all that is left.
 _TURNS_MAX = 400
 # Why a partition may stop for good rather than guess.
 _HALTS = ("the connector began anew", "Equal keys of")
+# What waits for a row of another partition: one that stopped, it may be.
+_FOLLOWS = ("(23503)", "reference on the replica")
 # With whole transactions also behind null first halves: of what was under way when the clock went back.
 _IS_DOUBTFUL = "Nothing is applied before it is whole"
 
@@ -53,10 +58,15 @@ class World:
         self._poison: set[tuple[Partition, int]] = set()
         self.whole = scenario.whole
         spread = () if scenario.whole else scenario.spread  # transactions that are whole have an order in spite of it
-        self._source = Source(scenario.tables, scenario.full, spread, tells_ends=scenario.whole)
+        self.ordered = "ordered" in scenario.family
+        self._source = Source(
+            scenario.tables, scenario.full, spread, tells_ends=scenario.whole, family=_family(scenario)
+        )
         for shape in self._source.shapes.values():
-            if shape.unique:
+            if shape.unique or shape.reference or scenario.family:
                 store.constrain(shape.table, shape.unique)
+            if shape.reference:
+                store.relate(_foreign(shape, scenario))
         self._connector = Connector(
             self._source,
             self.broker,
@@ -242,7 +252,8 @@ class World:
                     self._move(partition, progress.next_offset + 1)  # an operator has looked at it
         troubles = self._troubles()
         halts = (*_HALTS, _IS_DOUBTFUL) if self.whole and self._connector.began_anew else _HALTS
-        if troubles and all(any(why in trouble for why in halts) for trouble in troubles):
+        halted = [trouble for trouble in troubles if any(why in trouble for why in halts)]
+        if halted and all(trouble in halted or any(why in trouble for why in _FOLLOWS) for trouble in troubles):
             raise HaltedError("; ".join(troubles))
         raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}")
 
@@ -268,6 +279,27 @@ class World:
         beats = [row["beat"] for row in self.store.rows("source_canary", ["beat"])]
         if beats != [str(self._source.beat)] * bool(self._source.beat):
             raise BrokenError(f"the canary is at {beats} {when}, not at {self._source.beat}")
+
+
+def _family(scenario: Scenario) -> Family:
+    """What the source's foreign keys do, without what the replica's wait for for ever.
+
+    Tables have no order among each other: a row that others reference goes on the replica when none references it any
+    more, and one that references another waits for that. So a row that was made again under its key has to come with
+    its delete, and a batch has to hold all of it; one that gets another key has to come together with those that
+    reference it, to one worker.
+    """
+    on_delete, on_update, *traits = scenario.family or ("no action", "no action")
+    if scenario.whole or "ordered" not in traits:
+        return Family(on_delete, on_update)
+    deletes = scenario.rows_max >= ALL
+    return Family(on_delete, on_update, deletes, deletes and scenario.workers == 1)
+
+
+def _foreign(shape: Shape, scenario: Scenario) -> Foreign:
+    column, parent = shape.reference or ("", "")
+    is_deferrable, acts = ("deferrable" in scenario.family, "acts" in scenario.family)
+    return Foreign(shape.table.id, column, TableId(shape.table.schema, parent), is_deferrable, acts)
 
 
 def _known(identity: Callable[[Row], Hashable], rows: Iterable[Row]) -> dict[Hashable, Row]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 from sqlalchemy.dialects.postgresql import insert
 
 from deltasync.replica.tables import source_table
@@ -15,6 +17,14 @@ def load(connection: sa.Connection, pipeline: str) -> dict[TableId, SourceTable]
     """All tables that the source announced."""
     rows = connection.execute(sa.select(source_table).where(source_table.c.pipeline == pipeline))
     return {TableId(row.schema_name, row.table_name): _from_row(row) for row in rows}
+
+
+def replicated(connection: psycopg.Connection) -> frozenset[TableId]:
+    """The tables whose rows come from a source, whichever pipeline brings them."""
+    query = sql.SQL("SELECT schema_name, table_name FROM {}").format(
+        sql.Identifier(source_table.schema or "", source_table.name)
+    )
+    return frozenset(TableId(*names) for names in connection.execute(query))
 
 
 def store(connection: sa.Connection, pipeline: str, tables: Mapping[TableId, SourceTable]) -> None:

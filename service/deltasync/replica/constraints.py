@@ -17,7 +17,11 @@ _UNIQUE = """
      WHERE n.nspname = ANY(%s) AND NOT i.indisprimary AND (i.indisunique OR i.indisexclusion)
 """
 _FOREIGN = """
-    SELECT cn.nspname, c.relname, pn.nspname, p.relname, o.confdeltype IN ('a', 'r')
+    SELECT cn.nspname, c.relname, pn.nspname, p.relname, o.confdeltype NOT IN ('a', 'r'),
+           ARRAY(SELECT a.attname::text FROM unnest(o.conkey) WITH ORDINALITY AS k (number, place)
+                   JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.number ORDER BY k.place),
+           ARRAY(SELECT a.attname::text FROM unnest(o.confkey) WITH ORDINALITY AS k (number, place)
+                   JOIN pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.number ORDER BY k.place)
       FROM pg_constraint o
       JOIN pg_class c ON c.oid = o.conrelid
       JOIN pg_namespace cn ON cn.oid = c.relnamespace
@@ -27,15 +31,23 @@ _FOREIGN = """
 """
 
 
+class Acting(NamedTuple):
+    """A foreign key that changes rows of `child` where those that they reference are deleted: CASCADE, SET NULL."""
+
+    child: TableId
+    columns: tuple[str, ...]
+    referenced: tuple[str, ...]
+
+
 class Constraints(NamedTuple):
     """One table's: the tables that it references, whether others reference it, and whether a value of it is unique.
 
-    `cascades`: deleting a row of it changes rows that reference it.
+    `acting` are the foreign keys by which deleting a row of it changes rows that reference it.
     """
 
     parents: frozenset[TableId] = frozenset()
     referenced: bool = False
-    cascades: bool = False
+    acting: frozenset[Acting] = frozenset()
     unique: bool = False
 
 
@@ -48,10 +60,11 @@ def load(connection: psycopg.Connection, schemas: Iterable[str]) -> dict[TableId
     found: dict[TableId, Constraints] = {}
     for schema, name in connection.execute(_UNIQUE, [wanted]):
         found[TableId(schema, name)] = Constraints(unique=True)
-    for child_schema, child, parent_schema, parent, plain in connection.execute(_FOREIGN, {"schemas": wanted}):
-        child_id, parent_id = TableId(child_schema, child), TableId(parent_schema, parent)
+    for *names, acts, columns, referenced in connection.execute(_FOREIGN, {"schemas": wanted}):
+        child_id, parent_id = TableId(*names[:2]), TableId(*names[2:])
         above = found.get(parent_id, NONE)
-        found[parent_id] = above._replace(referenced=True, cascades=above.cascades or not plain)
+        acting = above.acting | ({Acting(child_id, tuple(columns), tuple(referenced))} if acts else set())
+        found[parent_id] = above._replace(referenced=True, acting=acting)
         below = found.get(child_id, NONE)
         found[child_id] = below._replace(parents=below.parents | {parent_id})
     # Of another schema's table that stands at the other end of a foreign key, only that is known here.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
+from typing import NamedTuple
 
 from deltasync.change import Partition
 from deltasync.debezium.rows import Rows, joined
@@ -17,6 +18,7 @@ from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress, anew
 from deltasync.replica import evolve
+from deltasync.replica.constraints import NONE, Constraints, parents_first
 from deltasync.replica.ledger import fenced, recreated
 from deltasync.replica.tables import CANARY
 from deltasync.table import SourceTable, Table, TableId
@@ -44,8 +46,28 @@ class NotUniqueError(IntegrityError):
         super().__init__("23505")
 
 
+class NoParentError(IntegrityError):
+    """A row references one that is not there."""
+
+    def __init__(self) -> None:
+        super().__init__("23503")
+
+
+class Foreign(NamedTuple):
+    """A foreign key on a primary key of one column. `acts` tells of CASCADE and the like, which change no row here.
+
+    What does not act and is `deferrable` is looked at when the transaction ends, all else with each statement.
+    """
+
+    child: TableId
+    column: str
+    parent: TableId
+    deferrable: bool = False
+    acts: bool = False
+
+
 class MemoryTable:
-    """One table: what it is, and its rows by their keys. Never changed in place: a transaction makes another one.
+    """One table: what it is, and its rows by their keys. A transaction writes into a copy.
 
     `unique` names the columns of each unique index beside the key: looked at with every row that is written.
     """
@@ -56,17 +78,42 @@ class MemoryTable:
         self.unique = unique
         self._numeric = frozenset(c.name for c in table.columns if c.type.name == "numeric")
 
-    def written(self, plan: TablePlan) -> tuple[MemoryTable, int]:
-        """The table after a plan, and how many rows it wrote."""
-        upserts = [*plan.upserts, *(self._whole(moves) for moves in plan.moves)]
-        after = MemoryTable(self.table, {} if plan.truncate else self.rows, self.unique)
-        deleted = sum(after._delete(row) for row in _each(plan.deletes))
-        emptied = dict(after.rows)
+    def copied(self) -> MemoryTable:
+        """The table for a transaction to write into."""
+        return MemoryTable(self.table, self.rows, self.unique)
+
+    def complete(self, plan: TablePlan) -> TablePlan:
+        """The plan with what its rows lack, which is read before anything is written."""
+        return plan._replace(upserts=[*plan.upserts, *(self._whole(moves) for moves in plan.moves)], moves=[])
+
+    def delete(self, plan: TablePlan) -> int:
+        return sum(self._delete(row) for row in _each(plan.deletes))
+
+    def empty(self, plan: TablePlan) -> int:
+        if plan.truncate:
+            self.rows = {}
+        return 0
+
+    def may_empty_last(self, plan: TablePlan) -> bool:
+        """True where no row that is written behind TRUNCATE could keep a value from before."""
+        columns = {column.name for column in self.table.stored_columns}
+        return not plan.truncate or not (plan.updates or any(columns - {*rows.columns} for rows in plan.upserts))
+
+    def delete_last(self, plan: TablePlan) -> int:
+        """Delete when all is written: behind TRUNCATE what was not."""
+        if plan.truncate:
+            kept = {self._key(row) for rows in plan.upserts for row in _each(rows)}
+            self.rows = {key: row for key, row in self.rows.items() if key in kept}
+        return self.delete(plan)
+
+    def put(self, plan: TablePlan) -> int:
+        before = dict(self.rows)
         try:
-            return after, deleted + after._put(upserts, plan.updates)
+            return self._put(plan.upserts, plan.updates)
         except NotUniqueError:
-            after.rows = emptied
-            return after, deleted + after._replace(upserts, plan.updates)
+            self.rows = before
+            self.delete_last(plan)
+            return self._replace(plan.upserts, plan.updates)
 
     def widened(self, table: Table) -> MemoryTable:
         """The table with the columns that this description has and it lacks, NULL in its rows."""
@@ -156,6 +203,7 @@ class Database:
         self.ledger: dict[Partition, dict[str, Progress]] = {}
         self.audit: list[Partition] = []
         self.locks: dict[Partition, Replica] = {}
+        self.foreign: list[Foreign] = []
 
     def place(self, partition: Partition, to: Claim, reason: str) -> None:
         """Move the ledger by hand (see `by_hand.place`)."""
@@ -173,11 +221,15 @@ class Replica:
 
     `at` is called with the name of each place where a transaction can fail: "begin", "fenced" (its locks are
     held, nothing is written), "committed" (all is written, the answer is on its way). What it raises, happens.
+    Foreign keys are checked with `ordered` only.
     """
 
-    def __init__(self, database: Database, at: Callable[[str], object] = lambda _place: None) -> None:
+    def __init__(
+        self, database: Database, at: Callable[[str], object] = lambda _place: None, *, ordered: bool = False
+    ) -> None:
         self._database = database
         self._at = at
+        self._foreign = database.foreign if ordered else ()
         self._ended = False
 
     def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
@@ -238,13 +290,39 @@ class Replica:
         """All or nothing: what may raise comes before what is kept."""
         tables = dict(self._database.tables)
         source_tables = self._evolved(tables, batch.events)
-        count = 0
-        for plan in chain(batch.plans, chain.from_iterable(batch.rest)):
-            tables[plan.table.id], written = _fitting(tables, plan).written(plan)
-            count += written
+        count = sum(self._write(tables, plans) for plans in chain([batch.plans], batch.rest))
+        for foreign in self._foreign:
+            _check(foreign, tables)
         self._database.tables, self._database.source_tables = tables, source_tables
         for partition, progress in batch.to.items():
             self._database.ledger[partition][batch.claims[partition].topic_id] = progress
+        return count
+
+    def _write(self, tables: dict[TableId, MemoryTable], plans: Iterable[TablePlan]) -> int:
+        """Carry out plans in the order of `Writer.write`, looking at foreign keys behind each statement."""
+        found = {plan.table.id: _fitting(tables, plan).complete(plan) for plan in plans}
+        tables.update({id_: tables[id_].copied() for id_ in found})
+        order = list(found)
+        late: list[TableId] = []
+        if self._foreign:
+            order = parents_first(found, _constraints(self._foreign))
+            referenced = {one.parent for one in self._foreign}
+            late = [id_ for id_ in order if id_ in referenced and tables[id_].may_empty_last(found[id_])]
+        count = 0
+
+        def do(act: Callable[[MemoryTable, TablePlan], int], ids: Iterable[TableId]) -> None:
+            nonlocal count
+            for id_ in ids:
+                count += act(tables[id_], found[id_])
+                for foreign in self._foreign:
+                    if foreign.acts or not foreign.deferrable:
+                        _check(foreign, tables)
+
+        soon = [id_ for id_ in reversed(order) if id_ not in late]
+        do(MemoryTable.empty, soon)
+        do(MemoryTable.delete, soon)
+        do(MemoryTable.put, order)
+        do(MemoryTable.delete_last, reversed(late))
         return count
 
     def _evolved(self, tables: dict[TableId, MemoryTable], events: Iterable[SchemaEvent]) -> dict[TableId, SourceTable]:
@@ -279,6 +357,25 @@ def _fitting(tables: Mapping[TableId, MemoryTable], plan: TablePlan) -> MemoryTa
     if found is None or any(found.table.column(column.name) is None for column in plan.table.stored_columns):
         raise RecordError(f"The table {plan.table.id} does not fit on the replica.", remedy="Run replica setup.")
     return found
+
+
+def _constraints(foreign: Iterable[Foreign]) -> dict[TableId, Constraints]:
+    found: dict[TableId, Constraints] = {}
+    for one in foreign:
+        known = found.get(one.child, NONE)
+        found[one.child] = known._replace(parents=known.parents | {one.parent})
+    return found
+
+
+def _check(foreign: Foreign, tables: Mapping[TableId, MemoryTable]) -> None:
+    """Raises NoParentError where a row references one that is not there."""
+    child, parent = tables.get(foreign.child), tables.get(foreign.parent)
+    if child is None or parent is None:
+        return
+    if any(
+        row[foreign.column] is not None and (row[foreign.column],) not in parent.rows for row in child.rows.values()
+    ):
+        raise NoParentError
 
 
 def _missing(table: Table) -> RecordError:

@@ -73,7 +73,7 @@ class Replica:
         for step, plans in enumerate(batch.rest):
             if step == 0 and driver(connection).info.server_version >= TRANSACTION_TIMEOUT_SINCE:
                 connection.execute(sa.text("SET LOCAL transaction_timeout = 0"))  # it is as long as the source's
-            written += self._writer.write(plans)
+            written += self._writer.write(plans, goes_on=True)
         return written
 
     def cancel(self) -> None:

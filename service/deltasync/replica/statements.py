@@ -13,6 +13,7 @@ from psycopg import sql
 
 from deltasync.postgres.type_sql import type_sql
 from deltasync.postgres.types import type_key
+from deltasync.replica.constraints import Acting
 from deltasync.table import Table
 
 # Equal keys of all other types may differ in text (1.0 and 1.00, -0 and 0), so an upsert writes the key, too.
@@ -90,6 +91,33 @@ def delete(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
     return sql.SQL("DELETE FROM {} AS t USING {} WHERE {}").format(_table(target), source, _same_key(target, columns))
 
 
+def lock(target: Table) -> sql.Composed:
+    """Let nobody write rows that reference those of a table, nor its own, until the transaction ends."""
+    return sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(_table(target))
+
+
+def delete_others(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
+    """Delete all rows but those whose keys (`columns`) the source holds."""
+    return sql.SQL("DELETE FROM {} AS t WHERE {}").format(
+        _table(target), _is_among(target, columns, source, others=True)
+    )
+
+
+def chosen(target: Table, columns: Sequence[str], source: sql.Composable, *, others: bool) -> sql.Composed:
+    """The rows whose keys (`columns`) the source holds, or all `others`, as a FROM item."""
+    return sql.SQL("(SELECT * FROM {} AS t WHERE {})").format(
+        _table(target), _is_among(target, columns, source, others=others)
+    )
+
+
+def referencing(target: Table, acting: Acting, rows: sql.Composable) -> sql.Composed:
+    """A row that references one of these (a FROM item) of a table by this foreign key; nothing where there is none."""
+    same = sql.SQL(" AND ").join(
+        _same(target, name, given) for name, given in zip(acting.referenced, acting.columns, strict=True)
+    )
+    return sql.SQL("SELECT FROM {} AS s, {} AS t WHERE {} LIMIT 1").format(sql.Identifier(*acting.child), rows, same)
+
+
 def upsert(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
     """Insert, or make the row equal. A row that is equal already is not written: its xmin stays.
 
@@ -140,6 +168,16 @@ def update(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
         source,
         _same_key(target, target.primary_key),
     )
+
+
+def _is_among(target: Table, columns: Sequence[str], source: sql.Composable, *, others: bool) -> sql.Composed:
+    among = sql.SQL("EXISTS (SELECT FROM {} WHERE {})").format(source, _same_key(target, columns))
+    return sql.SQL("NOT {}" if others else "{}").format(among)
+
+
+def has_one_text(target: Table) -> bool:
+    """True where equal keys of a table have the same text."""
+    return not any(_varies(target, name) for name in target.primary_key)
 
 
 def _arrays(columns: Sequence[str]) -> sql.Composed:

@@ -9,11 +9,11 @@ import psycopg
 from psycopg import sql
 
 from deltasync.debezium.rows import Rows, joined
-from deltasync.errors import RecordError
+from deltasync.errors import RecordError, ReferencedError
 from deltasync.plan import Moves, TablePlan
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.copy_text import copy_text
-from deltasync.replica import constraints, statements
+from deltasync.replica import catalog, constraints, statements
 from deltasync.replica.constraints import NONE, Constraints, parents_first
 from deltasync.table import Column, Table, TableId
 
@@ -52,23 +52,33 @@ class Writer:
         self._ordered = ordered
         self._targets: dict[TableId, Table] = {}
         self._constraints: dict[TableId, Constraints] = {}
+        self._replicated: frozenset[TableId] = frozenset()
         self._stages: dict[tuple[str, TableId, tuple[str, ...]], str] = {}
+        self._filled: set[str] = set()  # in this transaction
         self._made = 0
 
-    def write(self, plans: Iterable[TablePlan]) -> int:
-        """Carry out the plans; returns how many rows were written.
+    def write(self, plans: Iterable[TablePlan], *, goes_on: bool = False) -> int:
+        """Carry out the plans; returns how many rows were written. `goes_on` in a transaction that has written before.
 
-        Where foreign keys are checked, rows are deleted before those that they reference, and inserted after them.
+        Where foreign keys are checked, rows are written behind those that they reference, and what is referenced is
+        deleted last, when no row references it any more.
         Raises RecordError where a table is missing or a row that must be there is not, and psycopg.Error for
         what the database refuses.
         """
+        if not goes_on:
+            self._filled.clear()
         works = {plan.table.id: self._work(plan) for plan in plans}
-        order = list(works)
+        order = list(works.values())
+        late: set[TableId] = set()
         if self._ordered:
             self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
-            order = parents_first(works, self._constraints)
-        deleted = sum(self._delete(works[table]) for table in reversed(order))
-        return deleted + sum(self._put(works[table]) for table in order)
+            order = [works[table] for table in parents_first(works, self._constraints)]
+            late = {work.target.id for work in order if self._is_deleted_last(work)}
+        soon = [work for work in reversed(order) if work.target.id not in late]
+        for work in soon:
+            self._empty(work)
+        count = sum(map(self._delete, soon)) + sum(map(self._put, order))
+        return count + sum(self._delete_last(work) for work in reversed(order) if work.target.id in late)
 
     def forget(self, schemas: Iterable[str]) -> None:
         """Read the tables of these schemas again: they were changed."""
@@ -84,13 +94,51 @@ class Writer:
         moved = [self._fetched(target, moves) for moves in plan.moves]
         return _Work(target, plan.truncate, plan.deletes, joined([*plan.upserts, *moved]), plan.updates)
 
-    def _delete(self, work: _Work) -> int:
+    def _is_deleted_last(self, work: _Work) -> bool:
+        """True where rows are referenced; not where a key may be another text of one that is written.
+
+        Nor where a row that is written behind TRUNCATE could keep a value from before.
+        """
+        known = self._constraints.get(work.target.id, NONE)
+        columns = {column.name for column in work.target.stored_columns}
+        is_whole = all(columns.issubset(rows.columns) for rows in work.upserts) and not work.updates
+        return known.referenced and statements.has_one_text(work.target) and (is_whole or not work.truncate)
+
+    def _empty(self, work: _Work) -> None:
         if work.truncate:
+            self._refuse_to_act(work, _no_keys(work.target), others=True)
             referenced = self._constraints.get(work.target.id, NONE).referenced
             self._connection.execute(statements.truncate(work.target, referenced=referenced))
+
+    def _delete(self, work: _Work) -> int:
         if work.deletes is None:
             return 0
+        self._refuse_to_act(work, work.deletes, others=False)
         return self._execute(statements.delete, work.target, work.deletes)
+
+    def _delete_last(self, work: _Work) -> int:
+        """Delete what rows referenced until now; behind TRUNCATE all that was not written again."""
+        if not work.truncate:
+            return self._delete(work)
+        self._refuse_to_act(work, _keys(work), others=True)
+        self._execute(statements.delete_others, work.target, _keys(work))
+        return 0
+
+    def _refuse_to_act(self, work: _Work, keys: Rows, *, others: bool) -> None:
+        """Raises ReferencedError where deleting these rows, or all others, would change rows with records of their own.
+
+        Those may be ahead: the row that they reference was deleted on the source, and made again before they came.
+        """
+        acting = self._constraints.get(work.target.id, NONE).acting if self._ordered else ()
+        for foreign in sorted(one for one in acting if one.child in self._replicated):
+
+            def referencing(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
+                rows = statements.chosen(target, columns, source, others=others)
+                return statements.referencing(target, foreign, rows)  # noqa: B023 - called at once
+
+            self._connection.execute(statements.lock(work.target))
+            if self._execute(referencing, work.target, keys):
+                raise _referenced(work.target, foreign.child)
 
     def _put(self, work: _Work) -> int:
         known = self._constraints.get(work.target.id, NONE)
@@ -101,7 +149,7 @@ class Writer:
             with self._connection.transaction():
                 return self._upsert(work)
         except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation):
-            if self._ordered and known.cascades:
+            if self._ordered and known.acting:
                 raise
         self._stages = stages  # what was made meanwhile went with the savepoint
         return self._replace(work)
@@ -118,6 +166,10 @@ class Writer:
     def _replace(self, work: _Work) -> int:
         """Write rows among which a unique value moves: whole, after those that are there under their keys are gone."""
         groups = joined([*work.upserts, *(self._completed(work.target, rows) for rows in work.updates)])
+        if work.truncate:
+            self._execute(statements.delete_others, work.target, _keys(work))
+        if work.deletes is not None:
+            self._execute(statements.delete, work.target, work.deletes)
         if len(groups) > 1:  # their columns differ, so that one statement cannot write them all
             for rows in groups:
                 self._execute(statements.delete, work.target, rows.only(work.target.primary_key))
@@ -150,7 +202,7 @@ class Writer:
             return cursor.execute(statement(target, rows.columns, statements.staged(stage))).rowcount
 
     def _stage(self, statement: _Statement, target: Table, columns: tuple[str, ...]) -> str:
-        """A temporary table for these columns, empty: a transaction uses it once, and COMMIT empties it."""
+        """A temporary table for these columns, empty: COMMIT empties it, and so does who uses it again before."""
         key = (statement.__name__, target.id, columns)
         stage = self._stages.get(key)
         if stage is None:
@@ -160,6 +212,9 @@ class Writer:
             self._made += 1
             stage = self._stages[key] = f"stage_{self._made}"
             self._connection.execute(statements.create_stage(stage, target, columns))
+        elif stage in self._filled:
+            self._connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("pg_temp", stage)))
+        self._filled.add(stage)
         return stage
 
     def _target(self, table: Table) -> Table:
@@ -170,6 +225,7 @@ class Writer:
             self.forget([table.schema])
             self._targets.update({t.id: t for t in describe_tables(self._connection, [table.schema])})
             self._constraints.update(constraints.load(self._connection, [table.schema]))
+            self._replicated = catalog.replicated(self._connection)
             known = self._targets.get(table.id)
         if known is None:
             raise _table_missing(table)
@@ -227,6 +283,23 @@ def _other_key(table: Table, known: Table) -> RecordError:
         f"The primary key of {table.id} is ({', '.join(table.primary_key)}) on the source "
         f"and ({', '.join(known.primary_key)}) on the replica.",
         remedy="Give the replica's table the source's primary key.",
+    )
+
+
+def _keys(work: _Work) -> Rows:
+    """The keys of the rows that are written whole."""
+    found = joined(rows.only(work.target.primary_key) for rows in work.upserts)
+    return found[0] if found else _no_keys(work.target)
+
+
+def _no_keys(target: Table) -> Rows:
+    return Rows(target.primary_key, [[] for _ in target.primary_key])
+
+
+def _referenced(target: Table, child: TableId) -> ReferencedError:
+    return ReferencedError(
+        f"Rows of {target.id} were deleted on the source that rows of {child} reference on the replica.",
+        remedy=f"It goes on once the records of {child} have come; to let them pass, drop the foreign key.",
     )
 
 

@@ -140,6 +140,8 @@ class _Taking:
         self._cuts: dict[Partition, Cut] = {}
         # Deletes whose rows go on under another key, and have not come yet.
         self._halves: dict[Partition, Change] = {}
+        # An incremental snapshot's reads behind them, which do not tell whether the other half is still to come.
+        self._reads: dict[Partition, list[Record]] = {}
 
     def take(self, record: Record) -> None:
         progress = self._now.get(record.partition)
@@ -148,12 +150,19 @@ class _Taking:
         if record.value is None and record.partition in self._halves:
             return  # the tombstone of a delete
         half = self._halves.pop(record.partition, None)
+        result: Taken | Cut | None
         try:
             result = _take_one(record, progress, self._tables, self._spread)
             if half is not None and isinstance(result, Taken):
-                result = _joined(half, result, progress, self._tables)
+                if result.change is not None and result.change.op is Op.READ:
+                    self._halves[record.partition] = half
+                    self._reads.setdefault(record.partition, []).append(record)
+                    return
+                result = self._behind(half, result, record, progress)
         except RecordError as error:
             result = Cut(record.partition, record.offset, error, waits=False)
+        if result is None:
+            return
         if isinstance(result, Cut):
             self._cut(result)
         elif record.moves and result.change is not None and record.partition.topic not in self._spread:
@@ -165,6 +174,18 @@ class _Taking:
         for half in self._halves.values():
             self._cut(_half_come(half))
         return Intake(self._taken, self._cuts)
+
+    def _behind(self, half: Change, one: Taken, record: Record, progress: Progress) -> Taken | Cut | None:
+        """What becomes of a record behind a half; None where it was taken, behind reads that were put off."""
+        result = _joined(half, one, progress, self._tables)
+        reads = self._reads.pop(half.partition, [])
+        if not reads or isinstance(result, Cut):
+            return result
+        if result is not one:  # reads come between two transactions
+            return Cut(half.partition, half.offset, half_lost(half), waits=False)
+        for each in (*reads, record):
+            self.take(each)
+        return None
 
     def _add(self, one: Taken) -> None:
         self._now[one.partition] = one.progress

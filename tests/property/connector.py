@@ -51,6 +51,7 @@ class Connector:
         self._written = 0  # as far as it ever came
         self._epoch = 0  # where the connector began without offsets: in that transaction first halves are null
         self._held: dict[Partition, list[tuple[float, Event]]] = {}
+        self.lost: dict[tuple[Partition, int], int] = {}  # first halves of key changes whose second one never came
         self.began_anew = False  # null first halves came again: nothing behind them is skipped
         self.watermark_forgotten = False  # by an operator: neither is what comes again then
 
@@ -99,12 +100,43 @@ class Connector:
 
     def reset(self, back: int) -> None:
         """Lose the offsets: begin at the slot, which is at a transaction's begin."""
-        start = self._begin(max(self._epoch, self._acknowledged() - back))
+        waits = [index for lost, index in self.lost.items() if self._is_last(*lost)]
+        start = self._begin(max(self._epoch, min([self._acknowledged() - back, *waits])))
+        if waits and not self.replays(start):
+            return  # two faults at once: nothing would tell that the half is lost
         while not self.replays(start):
             start = self._behind(start)
         self._restart(start)
         self._epoch = start
         self.began_anew = True
+
+    def lose_half(self) -> None:
+        """Go on to a key change, send its first half, and be restarted: its second one never comes (measured).
+
+        Only where it was not sent before, and where one partition is to have both.
+        """
+        stream = self._source.stream
+        first = next((i for i in range(self._written, len(stream) - 1) if self._may_lose(stream[i])), None)
+        if first is None or self._next > first:
+            return
+        self.release()
+        self.emit(first + 1 - self._next)
+        partition = self._partition(stream[first].table, stream[first].key)
+        log = self._broker.log(partition)
+        offset = log.end_offset - 1 - self._tombstones if log else 0
+        self.lost[partition, offset] = first
+        self._restarts += 1
+        self._next = self._written = first + 2
+        self.reads.restart(self._next)
+
+    def _may_lose(self, event: Event) -> bool:
+        log = self._broker.log(self._partition(event.table, event.key))
+        shape = self._source.shapes.get(event.table.name)
+        return event.moves and shape is not None and not shape.unique and (log is None or log.partitions == 1)
+
+    def _is_last(self, partition: Partition, offset: int) -> bool:
+        log = self._broker.log(partition)
+        return log is not None and log.end_offset == offset + 1 + self._tombstones
 
     def is_between(self) -> bool:
         """True where all that was written are whole transactions."""
@@ -142,6 +174,8 @@ class Connector:
         if start > self._acknowledged():
             self.release()
             self.emit(max(0, start - self._next))
+        for lost in [lost for lost, index in self.lost.items() if start <= index and self._is_last(*lost)]:
+            del self.lost[lost]  # both halves come again, and nothing has come behind the first
         self._restarts += 1
         self.began_anew |= self._is_first(start)
         self._next = start

@@ -47,6 +47,9 @@ class MemoryStore:
     def constrain(self, table: Table, unique: Unique) -> None:
         self._database.tables[table.id] = MemoryTable(table, unique=unique)
 
+    def mend(self, table: Table, before: Row, after: Row) -> None:
+        self._database.tables[table.id].mend(before, after)
+
     def relate(self, foreign: Foreign) -> None:
         self._database.foreign.append(foreign)
 

@@ -109,6 +109,17 @@ class PostgresStore:
                 names = sql.SQL(", ").join(map(sql.Identifier, columns))
                 connection.execute(sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(sql.Identifier(*table.id), names))
 
+    def mend(self, table: Table, before: Row, after: Row) -> None:
+        self._admin.execute("SET session_replication_role = replica")
+        same = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in table.primary_key)
+        names = sql.SQL(", ").join(map(sql.Identifier, after))
+        values = sql.SQL(", ").join([sql.Placeholder()] * len(after))
+        name = sql.Identifier(*table.id)
+        self._admin.execute(
+            sql.SQL("DELETE FROM {} WHERE {}").format(name, same), [before[column] for column in table.primary_key]
+        )
+        self._admin.execute(sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(name, names, values), [*after.values()])
+
     def relate(self, foreign: Foreign) -> None:
         statement = "ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {}"
         statement += " ON DELETE CASCADE" * foreign.acts + " DEFERRABLE" * foreign.deferrable

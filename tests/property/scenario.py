@@ -45,6 +45,8 @@ _BY_INDEX = 0.3
 _FAMILY = 0.15
 _OF_FAMILIES = {"insert": 6, "copy": 2, "rekey": 4, "delete": 3, "update": 2, "reinsert": 2, "commit": 6, "hold": 1}
 _TRAITS = {"ordered": 0.8, "deferrable": 0.5, "acts": 0.3}
+# How often a connector is restarted between the halves of a key change.
+_TORN = 0.2
 # A batch of so many records holds all that a scenario has.
 ALL = 1000
 # A batch of so many records holds what only makes sense together.
@@ -96,7 +98,8 @@ def scenario(seed: int) -> Scenario:
     """The scenario of a seed; the same for ever, as long as this module is."""
     found = _plain(random.Random(seed))._replace(whole=seed % _WHOLE == _WHOLE - 1)  # noqa: S311 - repeatable ones are wanted
     found = _wider(found, random.Random(f"wider {seed}"))  # noqa: S311 - as above
-    return _related(found, random.Random(f"related {seed}"))  # noqa: S311 - as above
+    found = _related(found, random.Random(f"related {seed}"))  # noqa: S311 - as above
+    return _torn(found, random.Random(f"torn {seed}"))  # noqa: S311 - as above
 
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
@@ -137,6 +140,13 @@ def _related(found: Scenario, rng: random.Random) -> Scenario:
         ops=_among(rng, ops, _OF_FAMILIES, part=2),
         family=(*actions, *traits),
     )
+
+
+def _torn(found: Scenario, rng: random.Random) -> Scenario:
+    """With key changes of which the connector loses a half; not where an operator would have to mind foreign keys."""
+    if rng.random() >= _TORN or found.whole or found.family:
+        return found
+    return found._replace(ops=_among(rng, found.ops, {"rekey": 2, "lose half": 2}))
 
 
 def _plain(rng: random.Random) -> Scenario:

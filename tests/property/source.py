@@ -66,6 +66,7 @@ class Source:
         self.beat = 0
         self.logged: list[tuple[int, str]] = []  # the schema log's rows: id, description
         self.history: list[State] = []  # the committed rows behind each commit
+        self.moved: dict[int, tuple[str, Row, Row]] = {}  # rows that got another key, by place: before and after it
         self._tells_ends = tells_ends
         self._full = frozenset(full)
         self._spread = frozenset(spread)
@@ -136,6 +137,7 @@ class Source:
         if old == new or (by_index and told is None):
             log("u", new, image, before=image_before)
         else:
+            self.moved[lsn] = name, before, after
             self._log(session, lsn, name, "d", old, None, moves=True, before=image_before)
             log("c", new, image)
         for child, key, column in below:

@@ -44,5 +44,8 @@ class Store(Protocol):
     def constrain(self, table: Table, unique: Unique) -> None:
         """Make a table with unique indexes, as an operator may before the first record comes."""
 
+    def mend(self, table: Table, before: Row, after: Row) -> None:
+        """Write a row by hand that has another key by now, as the source has it."""
+
     def relate(self, foreign: Foreign) -> None:
         """Add a foreign key between two tables that are there."""

@@ -124,8 +124,9 @@ class World:
             before = self._ledger.get(partition, 0)
             if progress.next_offset < before:
                 raise BrokenError(f"the ledger of {partition} went back to {progress.next_offset}")
-            if any(p == partition and before <= offset < progress.next_offset for p, offset in self._poison):
-                raise BrokenError(f"the ledger of {partition} went on behind what cannot be read")
+            stops = (*self._poison, *self._connector.lost)
+            if any(p == partition and before <= offset < progress.next_offset for p, offset in stops):
+                raise BrokenError(f"the ledger of {partition} went on behind what cannot be applied")
             self._ledger[partition] = progress.next_offset
 
     def _see_commit(self) -> None:
@@ -174,6 +175,8 @@ class World:
                 self.broker.reachable = not self.broker.reachable
             case "place":
                 self._place(where, n)
+            case "lose half":
+                self._connector.lose_half()
             case _:
                 self._disturb_connector(name, where, n)
 
@@ -248,14 +251,22 @@ class World:
             if not self._unapplied():
                 return
             for partition, progress in self.store.ledger().items():
-                if (partition, progress.next_offset) in self._poison:
-                    self._move(partition, progress.next_offset + 1)  # an operator has looked at it
+                self._look_at(partition, progress.next_offset)
         troubles = self._troubles()
         halts = (*_HALTS, _IS_DOUBTFUL) if self.whole and self._connector.began_anew else _HALTS
         halted = [trouble for trouble in troubles if any(why in trouble for why in halts)]
         if halted and all(trouble in halted or any(why in trouble for why in _FOLLOWS) for trouble in troubles):
             raise HaltedError("; ".join(troubles))
         raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}")
+
+    def _look_at(self, partition: Partition, offset: int) -> None:
+        """What an operator does about a record that nobody can read, and one whose second half never comes."""
+        lost = self._connector.lost.get((partition, offset))
+        if lost is not None:
+            name, before, after = self._source.moved[self._source.stream[lost].lsn]
+            self.store.mend(self._source.shapes[name].table, before, after)
+        if lost is not None or (partition, offset) in self._poison:
+            self._move(partition, offset + 1)
 
     def _unapplied(self) -> dict[str, int]:
         ledger = self.store.ledger()

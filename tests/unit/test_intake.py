@@ -132,6 +132,22 @@ def test_a_half_whose_other_half_was_lost_stops() -> None:
     assert not take([half, again], {P0: Progress()}, _tables(t=described())).cuts
 
 
+def test_reads_behind_a_half_do_not_tell_whether_the_other_is_lost() -> None:
+    """An incremental snapshot's: what comes behind them does."""
+    half, other = _key_change(0)
+    read = record(envelope("r", sequence='["10","11"]', snapshot="incremental"), 1)
+    found = take([half, read], {P0: Progress()}, _tables(t=described()))
+    assert (found.taken, found.cuts[P0].offset, found.cuts[P0].waits) == ([], 0, True)
+
+    behind = record(envelope("u", sequence='["10","12"]'), 2)
+    lost = take([half, read, behind], {P0: Progress()}, _tables(t=described()))
+    assert (lost.taken, lost.cuts[P0].offset, lost.cuts[P0].waits) == ([], 0, False)
+
+    again = [half._replace(offset=2), other._replace(offset=3)]
+    found = take([half, read, *again], {P0: Progress()}, _tables(t=described()))
+    assert [(one.offset, one.change and one.change.old_key) for one in found.taken] == [(1, None), (3, half.key)]
+
+
 def test_half_a_key_change_is_passed_over_where_the_connector_died_behind_it() -> None:
     """It sends what it had not confirmed again, both halves of this change with it."""
     records = [

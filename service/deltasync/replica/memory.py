@@ -122,6 +122,11 @@ class MemoryTable:
         described = Table(table.schema, table.name, self.table.columns + added, self.table.primary_key)
         return MemoryTable(described, {key: {**row, **empty} for key, row in self.rows.items()}, self.unique)
 
+    def mend(self, before: Row, after: Row) -> None:
+        """What an operator writes by hand: a row that has another key by now."""
+        self._delete(before)
+        self._upsert(after)
+
     def _put(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
         count = 0
         for rows in upserts:

@@ -24,7 +24,7 @@ from deltasync.intake import Cut
 from deltasync.progress import Progress
 from deltasync.spool import Spool, Spooled
 from deltasync.table import Table, TableId
-from deltasync.whole import Coming, Large, Read, Unit, once, replaced, strays, unended, untold
+from deltasync.whole import Coming, Large, Read, Unit, once, replaced, run, strays, unended, untold
 
 # The end of a transaction stands behind all of its changes.
 _LAST = 2**63
@@ -219,6 +219,8 @@ class Transactions:
             return
         self._rows += 1
         self._bytes += read.bytes
+        if read.transaction is None and read.change is not None:
+            queue.last = None  # a snapshot's read comes behind the transaction before it
         if read.transaction is not None:
             queue.last = read.transaction
             if read.transaction not in self._open:
@@ -279,9 +281,8 @@ class Transactions:
         for partition in found.partitions if found else ():
             reads = self._queues[partition].reads
             spooled = []
-            while reads and (
-                reads[0].transaction == end.transaction or (partition in large.last and not reads[0].order)
-            ):
+            is_behind = partition in large.last or (reads and reads[0].transaction is not None)
+            for _ in range(run(reads, end.transaction) if is_behind else 0):
                 read = self._popped(partition, is_applied=False)
                 read = read if read.order else read._replace(order=large.last[partition].order)
                 large.last[partition] = read
@@ -334,13 +335,13 @@ class Transactions:
     def _pop(self, partition: Partition, transaction: str) -> Iterator[Read]:
         """Take a transaction's records out, and those of none between them, which get the order of the one before."""
         reads = self._queues[partition].reads
-        order = 0
-        while reads and _goes_along(reads[0], transaction, behind=order > 0):
+        count, order = run(reads, transaction), 0
+        if not count:
+            raise unended(reads[0], transaction)
+        for _ in range(count):
             read = self._popped(partition)
             order = read.order or order
             yield read if read.order else read._replace(order=order)
-        if not order:
-            raise unended(reads[0], transaction)
 
     def _popped(self, partition: Partition, *, is_applied: bool = True) -> Read:
         queue = self._queues[partition]
@@ -369,11 +370,6 @@ class Transactions:
 
 def _order(read: Read) -> int:
     return read.order
-
-
-def _goes_along(read: Read, transaction: str, *, behind: bool) -> bool:
-    """True for a record of a transaction, and for one of none that is `behind` such a record."""
-    return read.transaction == transaction or (read.transaction is None and behind)
 
 
 def _is_applied(record: Record, position: Position, mark: Progress | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from deltasync.change import Change, Op, Partition, Record
@@ -148,6 +149,18 @@ def once(reads: Iterable[Read]) -> list[Read]:
         if is_truncate:
             seen.add(read.order)
     return [read._replace(progress=behind[read.partition]) for read in found]
+
+
+def run(reads: Iterable[Read], transaction: str) -> int:
+    """How many records are a transaction's, with those of none between them and, where they change nothing, behind.
+
+    A read behind them goes alone: a later transaction may have to describe its table first.
+    """
+    count = 0
+    for place, read in enumerate(takewhile(lambda read: read.transaction in {None, transaction}, reads), 1):
+        if read.transaction == transaction or (count == place - 1 and read.change is None):
+            count = place
+    return count
 
 
 def joined(changes: Iterable[Spooled]) -> Iterator[Change]:

@@ -174,8 +174,8 @@ class Connector:
         if start > self._acknowledged():
             self.release()
             self.emit(max(0, start - self._next))
-        for lost in [lost for lost, index in self.lost.items() if start <= index and self._is_last(*lost)]:
-            del self.lost[lost]  # both halves come again, and nothing has come behind the first
+        for lost in [lost for lost, index in self.lost.items() if start <= index + 1 and self._is_last(*lost)]:
+            del self.lost[lost]  # the second one comes, and nothing has come behind the first
         self._restarts += 1
         self.began_anew |= self._is_first(start)
         self._next = start

@@ -111,7 +111,7 @@ def _wider(found: Scenario, rng: random.Random) -> Scenario:
     chance, may_spread = (_SPREAD_WHOLE, found.tables) if found.whole else (_SPREAD, SPREAD)
     spread = tuple(name for name in found.tables if name in may_spread and rng.random() < chance)
     found = found._replace(spread=spread, partitions=rng.choice((2, 2, 3)))
-    if not found.whole and rng.random() < _READ:
+    if rng.random() < _READ:
         late = tuple(name for name in found.tables if name in SPREAD and rng.random() < _LATE)
         # Of a row that was not read yet, all values have to travel.
         found = found._replace(late=late, full=(*found.full, *late), ops=_among(rng, found.ops, {"read": 1}))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from deltasync.progress import Claim, Progress
 from deltasync.replica import memory as replica
 from deltasync.transactional import TransactionalPipeline
 from deltasync.transactions import Transactions
-from deltasync.whole import Unit
+from deltasync.whole import Read, Unit
 
 _ON_ASSIGN = Assignment.on_assign
 _COMMIT = replica.Replica._commit  # noqa: SLF001 - what it is without a guard is the question
@@ -255,6 +256,13 @@ def _lost_halves_are_passed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(intake, "is_behind", lambda _change, _half: False)
 
 
+def _reads_go_along(patch: pytest.MonkeyPatch) -> None:
+    def run(reads: Iterable[Read], transaction: str) -> int:
+        return len(list(takewhile(lambda read: read.transaction in {None, transaction}, reads)))
+
+    patch.setattr(transactions, "run", run)
+
+
 GUARDS: dict[str, Patch] = {
     "the ledger is written with the rows": _no_ledger_write,
     "the fence compares": _no_fence,
@@ -292,6 +300,7 @@ GUARDS: dict[str, Patch] = {
     "what was taken out and not applied is read again": _what_was_not_applied_is_kept,
     "a TRUNCATE that came again waits for the first one": _strays_count,
     "a TRUNCATE that came again does not take the ledger back": _repeated_truncates_go_back,
+    "reads behind a transaction go alone": _reads_go_along,
     "a key change whose second half never comes stops": _lost_halves_are_passed_over,
     "rows wait for those that they reference": _missing_parents_stop,
     "what is referenced is deleted last": _tables_are_emptied_first,

@@ -55,6 +55,7 @@ class World:
         self._ledger: dict[Partition, int] = {}
         self._rows: dict[str, list[Row]] = {}  # of the replica, where transactions are whole
         self._beats: list[int] = []
+        self._late = frozenset(scenario.late)
         self._poison: set[tuple[Partition, int]] = set()
         self.whole = scenario.whole
         spread = () if scenario.whole else scenario.spread  # transactions that are whole have an order in spite of it
@@ -134,7 +135,8 @@ class World:
         ledger = self.store.ledger()
         if any(ledger.get(partition, Progress()).next_offset < end for partition, end in self._loaded.items()):
             return
-        rows = {name: self.store.rows(name, self.store.columns(name)) for name in self._source.shapes}
+        names = self._source.shapes.keys() - self._late  # what is read by and by is the source when all was read
+        rows = {name: self.store.rows(name, self.store.columns(name)) for name in names}
         if rows == self._rows:
             return
         self._rows = rows

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from deltasync.change import Log, Partition, Record
@@ -71,6 +71,15 @@ class Consumer(Protocol):
         """Leave the group."""
 
 
+class Steps(Protocol):
+    """What a transaction does, step by step."""
+
+    def __iter__(self) -> Iterator[Sequence[TablePlan]]: ...
+
+    def longer(self) -> Sequence[TablePlan] | None:
+        """The last step with what follows it, asked for where it does not fit in alone; None if nothing does."""
+
+
 class Batch(NamedTuple):
     """What one transaction covers: partitions as they were, where they are after it, and what is done.
 
@@ -81,7 +90,7 @@ class Batch(NamedTuple):
     to: Mapping[Partition, Progress]
     plans: Sequence[TablePlan] = ()
     events: Sequence[SchemaEvent] = ()
-    rest: Iterable[Sequence[TablePlan]] = ()
+    rest: Steps | None = None
 
 
 class Replica(Protocol):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from deltasync.change import Change, Partition
+from deltasync.change import Change, Op, Partition
 from deltasync.errors import RecordError
 
 # Of each partition one block is in memory while changes are given back.
@@ -46,7 +46,17 @@ class Spool:
         self._blocks: dict[Partition, list[tuple[int, int]]] = {}
 
     def append(self, partition: Partition, changes: Sequence[Spooled]) -> None:
-        """Add changes of a partition, behind those that it has. Raises RecordError where there is no room."""
+        """Add changes of a partition, behind those that it has. Raises RecordError where there is no room.
+
+        A TRUNCATE may come again, in any partition and behind later changes: each is kept once, apart from the others.
+        """
+        self._add(partition, [one for one in changes if one.change.op is not Op.TRUNCATE])
+        for one in changes:
+            alone = Partition(partition.topic, -one.order)
+            if one.change.op is Op.TRUNCATE and alone not in self._blocks:
+                self._add(alone, [one])
+
+    def _add(self, partition: Partition, changes: Sequence[Spooled]) -> None:
         for start in range(0, len(changes), _BLOCK_CHANGES):
             block = _encoder.encode(changes[start : start + _BLOCK_CHANGES])
             if self._size + len(block) > self._bytes_max:

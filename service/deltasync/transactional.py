@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from itertools import islice, takewhile
+from itertools import takewhile
 
 import structlog
 
@@ -31,6 +31,7 @@ from deltasync.ports import Batch, Consumer, Replica
 from deltasync.progress import Progress
 from deltasync.settings import Settings
 from deltasync.spool import Spool
+from deltasync.steps import Steps
 from deltasync.table import Table, TableId
 from deltasync.transactions import Transactions
 from deltasync.whole import Large, Read, Unit, changes_of, is_partly_applied, joined, late
@@ -322,14 +323,17 @@ class TransactionalPipeline(Pipeline):
         log.info("large transaction applied", changes=end.changes, rows=rows, seconds=round(seconds, 1))
         return True
 
-    def _steps(self, large: Large) -> Iterator[list[TablePlan]]:
+    def _steps(self, large: Large) -> Steps:
         """What a large transaction does, a batch at a time. Raises _BlockedError where a table has to wait."""
+        rows_max = self._settings.batch.rows_max
         changes = self._readable(joined(large.spool))
-        while step := list(islice(changes, self._settings.batch.rows_max)):
-            self._lifecycle.turns(within_s=APPLY_S_MAX)
-            if not self._lifecycle.running:
-                raise UnreachableError("The worker stops within a large transaction.", remedy="It is read again.")
-            yield plan(compact(step, self._tables.decoders), self._tables.decoders)
+        return Steps(changes, self._planned, count=rows_max, changes_max=_BATCHES_KEPT * rows_max)
+
+    def _planned(self, step: Sequence[Change]) -> list[TablePlan]:
+        self._lifecycle.turns(within_s=APPLY_S_MAX)
+        if not self._lifecycle.running:
+            raise UnreachableError("The worker stops within a large transaction.", remedy="It is read again.")
+        return plan(compact(step, self._tables.decoders), self._tables.decoders)
 
     def _readable(self, changes: Iterable[Change]) -> Iterator[Change]:
         for change in changes:

@@ -19,7 +19,7 @@ from deltasync.failure import Verdict, lacks_parent, lacks_room, verdict
 from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch, Replica
 from deltasync.progress import Claim, Progress, anew
-from deltasync.replica.memory import Foreign
+from deltasync.replica.memory_table import Foreign
 from deltasync.table import Table
 
 P0, P1 = Partition("p.shop.t", 0), Partition("p.shop.u", 0)
@@ -62,6 +62,20 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     yield found
     found.session.close()
     store.close()
+
+
+class _Steps:
+    """Steps, and what the one that does not fit in is together with the next ones."""
+
+    def __init__(self, steps: Iterator[list[TablePlan]], together: list[TablePlan] | None = None) -> None:
+        self._steps = steps
+        self._together = together
+
+    def __iter__(self) -> Iterator[list[TablePlan]]:
+        return self._steps
+
+    def longer(self) -> list[TablePlan] | None:
+        return self._together
 
 
 def _event(id_: int, table: Table) -> SchemaEvent:
@@ -125,9 +139,9 @@ def test_steps(bench: Bench) -> None:
         raise RecordError("a step", remedy="none")
 
     with pytest.raises(RecordError):
-        bench.session.apply(Batch(claims, {P0: Progress(9)}, rest=failing()))
+        bench.session.apply(Batch(claims, {P0: Progress(9)}, rest=_Steps(failing())))
     assert (bench.rows(), bench.offset()) == (set(), 1)
-    assert bench.session.apply(Batch(claims, {P0: Progress(9)}, rest=iter(steps))) == 4
+    assert bench.session.apply(Batch(claims, {P0: Progress(9)}, rest=_Steps(iter(steps)))) == 4
     assert (bench.rows(), bench.offset()) == ({("2", "z", "b")}, 9)
 
 
@@ -137,7 +151,7 @@ def test_large_steps(bench: Bench) -> None:
         [_plan(upserts=(_rows(*(_row(str(n)) for n in range(600))),))],
         [_plan(deletes=_rows({"id": "7"}), upserts=(_rows(*(_row(str(n)) for n in range(600, 1200))),))],
     ]
-    bench.session.apply(Batch({P0: Claim("id", bench.store.ledger()[P0])}, {P0: Progress(9)}, rest=iter(steps)))
+    bench.session.apply(Batch({P0: Claim("id", bench.store.ledger()[P0])}, {P0: Progress(9)}, rest=_Steps(iter(steps))))
 
     assert {int(id_ or 0) for id_, _, _ in bench.rows()} == set(range(1200)) - {7}
 
@@ -303,6 +317,31 @@ def test_foreign_keys_are_passed_by(family: tuple[Bench, Foreign]) -> None:
     other.session.close()
 
     assert _related(other) == ([], [("10", "1"), ("11", "5")])
+
+
+@pytest.mark.parametrize("longer", [True, False])
+def test_unique_values_move_between_steps(bench: Bench, *, longer: bool) -> None:
+    """A step that does not fit in alone is done together with the next ones, as long as there are any."""
+    unique = Table("shop", "v", T.columns, ("id",))
+    bench.store.constrain(unique, (("a",),))
+    bench.do(events=(_event(2, unique),))
+    bench.do(_plan(table=unique, upserts=(_rows(_row("1", "x"), _row("2", "y")),)))
+    first, second = (_plan(table=unique, upserts=(_rows(one),)) for one in (_row("1", "y"), _row("2", "x")))
+    together = [_plan(table=unique, upserts=(_rows(_row("1", "y"), _row("2", "x")),))]
+    steps = [[_plan(upserts=(_rows(_row("9")),))], [first], *([] if longer else [[second]])]
+    rest = _Steps(iter(steps), together if longer else None)
+    batch = Batch({P0: Claim("id", bench.store.ledger()[P0])}, {P0: Progress(9)}, rest=rest)
+    if longer:
+        bench.session.apply(batch)
+    else:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each database has its own errors
+            bench.session.apply(batch)
+        assert lacks_room(caught.value)
+
+    assert {(row["id"], row["a"]) for row in bench.store.rows("v", ("id", "a"))} == (
+        {("1", "y"), ("2", "x")} if longer else {("1", "x"), ("2", "y")}
+    )
+    assert bool(bench.rows()) is longer
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ class Reads:
         self._source = source
         self._windows = [_Window(name) for name in owed]
 
+    @property
+    def any(self) -> bool:
+        """True where a chunk was begun."""
+        return bool(self._windows)
+
     def turn(self, number: int) -> None:
         """Take the chunk that is under way a step on, or begin one of another table."""
         window = next((found for found in self._windows if found.high is None), None)

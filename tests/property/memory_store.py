@@ -8,7 +8,8 @@ from tests.property.source import Row
 
 from deltasync.change import Partition
 from deltasync.progress import Claim, Progress
-from deltasync.replica.memory import Database, Foreign, MemoryTable, OperationalError, Replica, Unique
+from deltasync.replica.memory import Database, Replica
+from deltasync.replica.memory_table import Foreign, MemoryTable, OperationalError, Unique
 from deltasync.table import Table, TableId
 
 

@@ -14,7 +14,7 @@ from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.replica import by_hand, ddl, ledger
 from deltasync.replica.engine import alchemy, driver
-from deltasync.replica.memory import Foreign, Unique
+from deltasync.replica.memory_table import Foreign, Unique
 from deltasync.replica.session import Replica
 from deltasync.replica.setup import setup
 from deltasync.settings import Settings, Source

@@ -51,8 +51,6 @@ _TORN = 0.2
 ALL = 1000
 # A batch of so many records holds what only makes sense together.
 _TOGETHER = 5
-# Where batches have so many, no transaction of a scenario is applied in steps, which may part that.
-_NEVER_ON_DISK = 100
 _FLOW = {"emit": 12, "step": 24, "noise": 1}
 _FAULTS = {
     "arm": 12,
@@ -105,8 +103,7 @@ def scenario(seed: int) -> Scenario:
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
     """What not every source has."""
     if rng.random() < _UNIQUE:
-        room = _NEVER_ON_DISK if found.whole else _TOGETHER
-        exchanges = {"exchange": 2, "exchange at once": int(found.rows_max >= room)}
+        exchanges = {"exchange": 2, "exchange at once": int(found.whole or found.rows_max >= _TOGETHER)}
         found = found._replace(tables=(*found.tables[:-1], UNIQUE), ops=_among(rng, found.ops, exchanges))
     chance, may_spread = (_SPREAD_WHOLE, found.tables) if found.whole else (_SPREAD, SPREAD)
     spread = tuple(name for name in found.tables if name in may_spread and rng.random() < chance)

@@ -10,7 +10,7 @@ from tests.property.source import Row
 from deltasync.change import Partition
 from deltasync.ports import Replica
 from deltasync.progress import Progress
-from deltasync.replica.memory import Foreign, Unique
+from deltasync.replica.memory_table import Foreign, Unique
 from deltasync.table import Table
 
 

@@ -21,6 +21,9 @@ from deltasync.kafka import memory as kafka
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.replica import memory as replica
+from deltasync.replica import memory_table
+from deltasync.spool import Spool
+from deltasync.steps import Steps
 from deltasync.transactional import TransactionalPipeline
 from deltasync.transactions import Transactions
 from deltasync.whole import Read, Unit
@@ -49,7 +52,7 @@ def _no_fence(patch: pytest.MonkeyPatch) -> None:
     def lock_only(session: replica.Replica, claims: Mapping[Partition, Claim]) -> None:
         for partition in claims:
             if session._database.locks.setdefault(partition, session) is not session:  # noqa: SLF001
-                raise replica.OperationalError("55P03")
+                raise memory_table.OperationalError("55P03")
 
     patch.setattr(replica.Replica, "_fence", lock_only)
 
@@ -146,10 +149,10 @@ def _keys_go_astray(patch: pytest.MonkeyPatch) -> None:
 
 
 def _nothing_is_replaced(patch: pytest.MonkeyPatch) -> None:
-    def replace(_table: replica.MemoryTable, _upserts: object, _updates: object) -> int:
-        raise replica.NotUniqueError
+    def replace(_table: memory_table.MemoryTable, _upserts: object, _updates: object) -> int:
+        raise memory_table.NotUniqueError
 
-    patch.setattr(replica.MemoryTable, "_replace", replace)
+    patch.setattr(memory_table.MemoryTable, "_replace", replace)
 
 
 def _cut_exchanges_stop(patch: pytest.MonkeyPatch) -> None:
@@ -241,7 +244,7 @@ def _missing_parents_stop(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tables_are_emptied_first(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(replica.MemoryTable, "may_empty_last", lambda _table, _plan: False)
+    patch.setattr(memory_table.MemoryTable, "may_empty_last", lambda _table, _plan: False)
 
 
 def _repeated_truncates_go_back(patch: pytest.MonkeyPatch) -> None:
@@ -261,6 +264,14 @@ def _reads_go_along(patch: pytest.MonkeyPatch) -> None:
         return len(list(takewhile(lambda read: read.transaction in {None, transaction}, reads)))
 
     patch.setattr(transactions, "run", run)
+
+
+def _steps_stay_apart(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Steps, "longer", lambda _steps: None)
+
+
+def _truncates_are_spooled_as_they_come(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Spool, "append", Spool._add)  # noqa: SLF001
 
 
 GUARDS: dict[str, Patch] = {
@@ -300,6 +311,8 @@ GUARDS: dict[str, Patch] = {
     "what was taken out and not applied is read again": _what_was_not_applied_is_kept,
     "a TRUNCATE that came again waits for the first one": _strays_count,
     "a TRUNCATE that came again does not take the ledger back": _repeated_truncates_go_back,
+    "steps that do not fit in alone are carried out together": _steps_stay_apart,
+    "a TRUNCATE on disk is carried out where it was first": _truncates_are_spooled_as_they_come,
     "reads behind a transaction go alone": _reads_go_along,
     "a key change whose second half never comes stops": _lost_halves_are_passed_over,
     "rows wait for those that they reference": _missing_parents_stop,

@@ -10,7 +10,7 @@ from tests.property.connector import PREFIX
 from tests.property.kinds import PLACEHOLDER
 
 from deltasync.change import Partition, Record
-from deltasync.errors import UnreachableError
+from deltasync.errors import RefusedError, UnreachableError
 from deltasync.failure import Verdict, verdict
 from deltasync.kafka.memory import Consumer
 from deltasync.lifecycle import Lifecycle
@@ -115,7 +115,7 @@ class Worker:
         self.is_busy = True
         try:
             act()
-        except (Killed, UnreachableError):
+        except (Killed, UnreachableError, RefusedError):  # refused is who applies beside another leader
             self._gone()
         except Exception as error:
             if not starting or verdict(error) is not Verdict.RETRY:

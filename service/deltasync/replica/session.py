@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import psycopg
 import sqlalchemy as sa
@@ -11,8 +11,9 @@ from psycopg import sql
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import FencedError, GapError, RefusedError, StandbyError
-from deltasync.failure import Verdict, describe, verdict
-from deltasync.ports import Batch
+from deltasync.failure import Verdict, describe, lacks_room, verdict
+from deltasync.plan import TablePlan
+from deltasync.ports import Batch, Steps
 from deltasync.progress import Progress
 from deltasync.replica import by_hand, catalog, evolve, ledger
 from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
@@ -70,10 +71,10 @@ class Replica:
         if self._writer is None:
             return 0
         written = self._writer.write(batch.plans)
-        for step, plans in enumerate(batch.rest):
+        for step, plans in enumerate(batch.rest or ()):
             if step == 0 and driver(connection).info.server_version >= TRANSACTION_TIMEOUT_SINCE:
                 connection.execute(sa.text("SET LOCAL transaction_timeout = 0"))  # it is as long as the source's
-            written += self._writer.write(plans, goes_on=True)
+            written += _fitting(self._writer, plans, batch.rest)
         return written
 
     def cancel(self) -> None:
@@ -130,6 +131,18 @@ class Replica:
                 _take_replica_role(driver(self._connection))
             self._writer = Writer(driver(self._connection), ordered=ordered)
         return _Transaction(self, self._connection)
+
+
+def _fitting(writer: Writer, plans: Sequence[TablePlan], steps: Steps | None) -> int:
+    """Write a step, or as many together as it takes for unique values to find room."""
+    while True:
+        try:
+            return writer.write_step(plans)
+        except psycopg.Error as error:
+            longer = steps.longer() if steps and lacks_room(error) else None
+            if longer is None:
+                raise
+            plans = longer
 
 
 def _lead(connection: psycopg.Connection, pipeline: str) -> bool:

@@ -57,16 +57,28 @@ class Writer:
         self._filled: set[str] = set()  # in this transaction
         self._made = 0
 
-    def write(self, plans: Iterable[TablePlan], *, goes_on: bool = False) -> int:
-        """Carry out the plans; returns how many rows were written. `goes_on` in a transaction that has written before.
+    def write_step(self, plans: Iterable[TablePlan]) -> int:
+        """As `write`, in a transaction that has written before; where it fails, only this step is undone."""
+        stages, filled = dict(self._stages), set(self._filled)
+        try:
+            with self._connection.transaction():
+                return self._write(plans)
+        except psycopg.Error:
+            self._stages, self._filled = stages, filled  # what was made meanwhile went with the savepoint
+            raise
+
+    def write(self, plans: Iterable[TablePlan]) -> int:
+        """Carry out the plans; returns how many rows were written.
 
         Where foreign keys are checked, rows are written behind those that they reference, and what is referenced is
         deleted last, when no row references it any more.
         Raises RecordError where a table is missing or a row that must be there is not, and psycopg.Error for
         what the database refuses.
         """
-        if not goes_on:
-            self._filled.clear()
+        self._filled.clear()
+        return self._write(plans)
+
+    def _write(self, plans: Iterable[TablePlan]) -> int:
         works = {plan.table.id: self._work(plan) for plan in plans}
         order = list(works.values())
         late: set[TableId] = set()

@@ -1,0 +1,203 @@
+"""A table of the replica in memory, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from deltasync.debezium.rows import Rows, joined
+from deltasync.errors import RecordError
+from deltasync.plan import Moves, TablePlan
+from deltasync.table import Table, TableId
+
+Row = Mapping[str, str | None]
+Unique = Sequence[Sequence[str]]
+
+
+class OperationalError(Exception):
+    """What a database says where nothing is wrong with the rows; `sqlstate` as PostgreSQL's."""
+
+    def __init__(self, sqlstate: str | None = None) -> None:
+        super().__init__()
+        self.sqlstate = sqlstate
+
+
+class IntegrityError(OperationalError):
+    """A row that the database refuses."""
+
+
+class NotUniqueError(IntegrityError):
+    """A unique value is another row's."""
+
+    def __init__(self) -> None:
+        super().__init__("23505")
+
+
+class NoParentError(IntegrityError):
+    """A row references one that is not there."""
+
+    def __init__(self) -> None:
+        super().__init__("23503")
+
+
+class Foreign(NamedTuple):
+    """A foreign key on a primary key of one column. `acts` tells of CASCADE and the like, which change no row here.
+
+    What does not act and is `deferrable` is looked at when the transaction ends, all else with each statement.
+    """
+
+    child: TableId
+    column: str
+    parent: TableId
+    deferrable: bool = False
+    acts: bool = False
+
+
+class MemoryTable:
+    """One table: what it is, and its rows by their keys. A transaction writes into a copy.
+
+    `unique` names the columns of each unique index beside the key: looked at with every row that is written.
+    """
+
+    def __init__(self, table: Table, rows: Mapping[Hashable, Row] | None = None, unique: Unique = ()) -> None:
+        self.table = table
+        self.rows = dict(rows or {})
+        self.unique = unique
+        self._numeric = frozenset(c.name for c in table.columns if c.type.name == "numeric")
+
+    def copied(self) -> MemoryTable:
+        """The table for a transaction to write into."""
+        return MemoryTable(self.table, self.rows, self.unique)
+
+    def complete(self, plan: TablePlan) -> TablePlan:
+        """The plan with what its rows lack, which is read before anything is written."""
+        return plan._replace(upserts=[*plan.upserts, *(self._whole(moves) for moves in plan.moves)], moves=[])
+
+    def delete(self, plan: TablePlan) -> int:
+        return sum(self._delete(row) for row in _each(plan.deletes))
+
+    def empty(self, plan: TablePlan) -> int:
+        if plan.truncate:
+            self.rows = {}
+        return 0
+
+    def may_empty_last(self, plan: TablePlan) -> bool:
+        """True where no row that is written behind TRUNCATE could keep a value from before."""
+        columns = {column.name for column in self.table.stored_columns}
+        return not plan.truncate or not (plan.updates or any(columns - {*rows.columns} for rows in plan.upserts))
+
+    def delete_last(self, plan: TablePlan) -> int:
+        """Delete when all is written: behind TRUNCATE what was not."""
+        if plan.truncate:
+            kept = {self._key(row) for rows in plan.upserts for row in _each(rows)}
+            self.rows = {key: row for key, row in self.rows.items() if key in kept}
+        return self.delete(plan)
+
+    def put(self, plan: TablePlan) -> int:
+        before = dict(self.rows)
+        try:
+            return self._put(plan.upserts, plan.updates)
+        except NotUniqueError:
+            self.rows = before
+            self.delete_last(plan)
+            return self._replace(plan.upserts, plan.updates)
+
+    def widened(self, table: Table) -> MemoryTable:
+        """The table with the columns that this description has and it lacks, NULL in its rows."""
+        added = tuple(column for column in table.columns if self.table.column(column.name) is None)
+        empty: Row = {column.name: None for column in added}
+        described = Table(table.schema, table.name, self.table.columns + added, self.table.primary_key)
+        return MemoryTable(described, {key: {**row, **empty} for key, row in self.rows.items()}, self.unique)
+
+    def mend(self, before: Row, after: Row) -> None:
+        """What an operator writes by hand: a row that has another key by now."""
+        self._delete(before)
+        self._upsert(after)
+
+    def _put(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
+        count = 0
+        for rows in upserts:
+            self._once(rows)
+            count += sum(self._upsert(row) for row in _each(rows))
+        for rows in updates:
+            self._once(rows)
+            count += sum(self._update(row) for row in _each(rows))
+        return count
+
+    def _replace(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
+        """Write rows among which a unique value moves: whole, after those under their keys are gone."""
+        groups = joined([*upserts, *(self._completed(rows) for rows in updates)])
+        for rows in groups:
+            for row in _each(rows):
+                self._delete(row)
+        return self._put(groups, ())
+
+    def _completed(self, rows: Rows) -> Rows:
+        """Rows that lack values, whole: what did not travel is there under their keys."""
+        lacking = tuple(column.name for column in self.table.columns if column.name not in rows.columns)
+        return self._whole(Moves(rows, lacking, rows.only(self.table.primary_key)))
+
+    def _whole(self, moves: Moves) -> Rows:
+        """Rows that change their key, with what did not travel."""
+        before = [self.rows.get(self._key(origin)) for origin in _each(moves.origins)]
+        found = [row for row in before if row is not None]
+        if len(found) < len(before):
+            raise _missing(self.table)
+        lacking = [[row[name] for row in found] for name in moves.lacking]
+        return Rows((*moves.rows.columns, *moves.lacking), [*moves.rows.values, *lacking])
+
+    def _key(self, row: Row) -> Hashable:
+        return tuple(_value(row[name]) if name in self._numeric else row[name] for name in self.table.primary_key)
+
+    def _once(self, rows: Rows) -> None:
+        """One statement changes a row once."""
+        if len({self._key(row) for row in _each(rows)}) < rows.count:
+            raise IntegrityError("21000")
+
+    def _delete(self, row: Row) -> bool:
+        return self.rows.pop(self._key(row), None) is not None
+
+    def _upsert(self, row: Row) -> bool:
+        key = self._key(row)
+        before = self.rows.get(key)
+        after = {**(before or dict.fromkeys(column.name for column in self.table.columns)), **row}
+        for column in self.table.columns:
+            if column.not_null and after[column.name] is None:
+                raise IntegrityError("23502")
+        self._keep(key, after)
+        return before != after
+
+    def _update(self, row: Row) -> bool:
+        key = self._key(row)
+        before = self.rows.get(key)
+        if before is None:
+            raise _missing(self.table)
+        kept = {name: value for name, value in row.items() if name not in self.table.primary_key}
+        self._keep(key, {**before, **kept})
+        return True
+
+    def _keep(self, key: Hashable, row: Row) -> None:
+        """Write a row, unless a unique value of it is another row's; no two NULLs are equal."""
+        for columns in self.unique:
+            values = [row[name] for name in columns]
+            others = (other for other_key, other in self.rows.items() if other_key != key)
+            if None not in values and any([other[name] for name in columns] == values for other in others):
+                raise NotUniqueError
+        self.rows[key] = row
+
+
+def _missing(table: Table) -> RecordError:
+    return RecordError(f"A row of {table.id} is not on the replica.", remedy="Read the table again.")
+
+
+def _each(rows: Rows | None) -> Iterable[Row]:
+    if rows is None:
+        return ()
+    return (dict(zip(rows.columns, values, strict=True)) for values in zip(*rows.values, strict=True))
+
+
+def _value(text: str | None) -> Hashable:
+    """What equal numbers have in common: 1.0 and 1.00 are one key."""
+    number = Decimal(text or "NaN")
+    return number if number.is_finite() else text

@@ -104,6 +104,11 @@ _INDEXES = {UNIQUE: (("spot",), ("n", "flag"))}
 BY_INDEX = "ticket"
 _TABLES[BY_INDEX] = ({"k": NUMERIC, "note": TEXT, "x": INT4, "y": CODE}, ("y", "x"))
 _RECORD_KEYS = {BY_INDEX: ("k",)}
+# What a type may become: numbers that the one before cannot hold, and texts that are no JSON.
+_ALTERED = {
+    INT4: Kind("int8", "bigint", lambda n: str(5_000_000_000 * (n % 2) + n % 3), lambda text, _: int(text)),
+    JSON: Kind("text", "text", _phrase, lambda text, _: text, PLACEHOLDER),
+}
 # Tables that reference each other: each the one before it.
 FAMILY = ("depot", "parcel", "label")
 _TABLES |= {
@@ -128,6 +133,18 @@ class Shape:
     unique: tuple[tuple[str, ...], ...] = ()
     reference: tuple[str, str] | None = None
 
+    def wider(self) -> Shape:
+        """The table with one more column."""
+        return shape(self.table.name, sum(column.startswith("extra") for column in self.kinds) + 1, self._is_altered)
+
+    def altered(self) -> Shape:
+        """The table with other types, where it has columns that can have them."""
+        return shape(self.table.name, sum(column.startswith("extra") for column in self.kinds), is_altered=True)
+
+    @property
+    def _is_altered(self) -> bool:
+        return any(kind in _ALTERED.values() for kind in self.kinds.values())
+
     @property
     def key(self) -> tuple[str, ...]:
         return self.table.primary_key
@@ -148,9 +165,11 @@ class Shape:
 
 
 @cache
-def shape(name: str, extra: int = 0) -> Shape:
-    """The table of this name, with so many columns added to it."""
+def shape(name: str, extra: int = 0, is_altered: bool = False) -> Shape:  # noqa: FBT001, FBT002 - part of the cache's key
+    """The table of this name, with so many columns added to it, and with other types of those that it had."""
     kinds, key = _TABLES[name]
+    if is_altered:
+        kinds = {column: kind if column in key else _ALTERED.get(kind, kind) for column, kind in kinds.items()}
     kinds = {**kinds, **{f"extra{n}": EXTRA for n in range(extra)}}
     columns = tuple(
         Column(

@@ -35,9 +35,9 @@ class MemoryStore:
         found = self._database.tables.get(TableId("deltasync" if table == "source_canary" else "shop", table))
         return [{column: row[column] for column in columns} for row in found.rows.values()] if found else []
 
-    def columns(self, table: str) -> list[str]:
+    def columns(self, table: str) -> dict[str, str]:
         found = self._database.tables.get(TableId("shop", table))
-        return [column.name for column in found.table.columns] if found else []
+        return {column.name: column.sql_type for column in found.table.columns} if found else {}
 
     def ledger(self) -> dict[Partition, Progress]:
         return {p: next(reversed(of_topic.values())) for p, of_topic in self._database.ledger.items()}
@@ -47,6 +47,12 @@ class MemoryStore:
 
     def constrain(self, table: Table, unique: Unique) -> None:
         self._database.tables[table.id] = MemoryTable(table, unique=unique)
+
+    def held(self) -> set[str]:
+        return {id_.name for id_, table in self._database.source_tables.items() if table.held is not None}
+
+    def refit(self, table: Table) -> None:
+        self._database.refit(table)
 
     def mend(self, table: Table, before: Row, after: Row) -> None:
         self._database.tables[table.id].mend(before, after)

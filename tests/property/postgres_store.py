@@ -89,9 +89,12 @@ class PostgresStore:
         query = sql.SQL("SELECT {} FROM {}").format(texts, sql.Identifier(schema, table))
         return [dict(zip(columns, row, strict=True)) for row in self._admin.execute(query)]
 
-    def columns(self, table: str) -> list[str]:
-        query = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'shop' AND table_name = %s"
-        return [name for (name,) in self._admin.execute(query, [table])]
+    def columns(self, table: str) -> dict[str, str]:
+        query = """
+            SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+             WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+        """
+        return dict(self._admin.execute(query, [f'"shop"."{table}"']).fetchall())
 
     def ledger(self) -> dict[Partition, Progress]:
         with self._core.begin():
@@ -108,6 +111,18 @@ class PostgresStore:
             for columns in unique:
                 names = sql.SQL(", ").join(map(sql.Identifier, columns))
                 connection.execute(sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(sql.Identifier(*table.id), names))
+
+    def held(self) -> set[str]:
+        query = "SELECT table_name FROM deltasync.source_table WHERE held IS NOT NULL"
+        return {name for (name,) in self._admin.execute(query)}
+
+    def refit(self, table: Table) -> None:
+        known, name = self.columns(table.name), sql.Identifier(*table.id)
+        for column in table.columns:
+            action = "ALTER COLUMN {} TYPE {}" if column.name in known else "ADD COLUMN {} {}"
+            statement = sql.SQL("ALTER TABLE {} " + action)
+            self._admin.execute(statement.format(name, sql.Identifier(column.name), sql.SQL(column.sql_type)))
+        setup(self._settings)
 
     def mend(self, table: Table, before: Row, after: Row) -> None:
         self._admin.execute("SET session_replication_role = replica")

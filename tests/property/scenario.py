@@ -47,6 +47,8 @@ _OF_FAMILIES = {"insert": 6, "copy": 2, "rekey": 4, "delete": 3, "update": 2, "r
 _TRAITS = {"ordered": 0.8, "deferrable": 0.5, "acts": 0.3}
 # How often a connector is restarted between the halves of a key change.
 _TORN = 0.2
+# How often columns get other types.
+_ALTERED = 0.15
 # A batch of so many records holds all that a scenario has.
 ALL = 1000
 # A batch of so many records holds what only makes sense together.
@@ -97,7 +99,8 @@ def scenario(seed: int) -> Scenario:
     found = _plain(random.Random(seed))._replace(whole=seed % _WHOLE == _WHOLE - 1)  # noqa: S311 - repeatable ones are wanted
     found = _wider(found, random.Random(f"wider {seed}"))  # noqa: S311 - as above
     found = _related(found, random.Random(f"related {seed}"))  # noqa: S311 - as above
-    return _torn(found, random.Random(f"torn {seed}"))  # noqa: S311 - as above
+    found = _torn(found, random.Random(f"torn {seed}"))  # noqa: S311 - as above
+    return _altered(found, random.Random(f"altered {seed}"))  # noqa: S311 - as above
 
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
@@ -144,6 +147,11 @@ def _torn(found: Scenario, rng: random.Random) -> Scenario:
     if rng.random() >= _TORN or found.whole or found.family:
         return found
     return found._replace(ops=_among(rng, found.ops, {"rekey": 2, "lose half": 2}))
+
+
+def _altered(found: Scenario, rng: random.Random) -> Scenario:
+    """With columns that get other types."""
+    return found._replace(ops=_among(rng, found.ops, {"alter": 1})) if rng.random() < _ALTERED else found
 
 
 def _plain(rng: random.Random) -> Scenario:

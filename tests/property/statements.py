@@ -103,6 +103,10 @@ def widen(source: Source, session: int, table: int, _n: int) -> None:
     source.add_column(session, _name(source, table))
 
 
+def alter(source: Source, session: int, table: int, _n: int) -> None:
+    source.alter_types(session, _name(source, table))
+
+
 def announce(source: Source, session: int, table: int, _n: int) -> None:
     source.announce(session, _name(source, table))
 
@@ -133,6 +137,7 @@ STATEMENTS: dict[str, Callable[[Source, int, int, int], None]] = {
     "churn": churn,
     "truncate": truncate,
     "widen": widen,
+    "alter": alter,
     "announce": announce,
     "beat": beat,
     "commit": commit,

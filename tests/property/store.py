@@ -33,8 +33,8 @@ class Store(Protocol):
 
     def rows(self, table: str, columns: Sequence[str]) -> list[Row]: ...
 
-    def columns(self, table: str) -> list[str]:
-        """The columns that a table has by now; none where it is not there."""
+    def columns(self, table: str) -> dict[str, str]:
+        """The columns that a table has by now, with their types; none where it is not there."""
 
     def ledger(self) -> dict[Partition, Progress]: ...
 
@@ -43,6 +43,12 @@ class Store(Protocol):
 
     def constrain(self, table: Table, unique: Unique) -> None:
         """Make a table with unique indexes, as an operator may before the first record comes."""
+
+    def held(self) -> set[str]:
+        """The tables that wait until the replica's was made to fit."""
+
+    def refit(self, table: Table) -> None:
+        """Make a held table what the source's is, as an operator does, and release it."""
 
     def mend(self, table: Table, before: Row, after: Row) -> None:
         """Write a row by hand that has another key by now, as the source has it."""

@@ -28,6 +28,8 @@ from deltasync.table import TableId
 _TURNS_MAX = 400
 # Why a partition may stop for good rather than guess.
 _HALTS = ("the connector began anew", "Equal keys of")
+# What is said of a table whose columns were made before the source's changed, and are too narrow now.
+_NARROW = "The replica's table"
 # What waits for a row of another partition: one that stopped, it may be.
 _FOLLOWS = ("(23503)", "reference on the replica")
 # With whole transactions also behind null first halves: of what was under way when the clock went back.
@@ -63,8 +65,10 @@ class World:
         self._source = Source(
             scenario.tables, scenario.full, spread, tells_ends=scenario.whole, family=_family(scenario)
         )
-        for shape in self._source.shapes.values():
+        self._made: set[str] = set()  # tables that are on the replica before anything is told of them
+        for name, shape in self._source.shapes.items():
             if shape.unique or shape.reference or scenario.family:
+                self._made.add(name)
                 store.constrain(shape.table, shape.unique)
             if shape.reference:
                 store.relate(_foreign(shape, scenario))
@@ -138,7 +142,7 @@ class World:
         if self._connector.began_anew and self._connector.reads.any:
             return  # a transaction that was taken for an applied one (DESIGN.md, "Next") is there in reads alone
         names = self._source.shapes.keys() - self._late  # what is read by and by is the source when all was read
-        rows = {name: self.store.rows(name, self.store.columns(name)) for name in names}
+        rows = {name: self.store.rows(name, [*self.store.columns(name)]) for name in names}
         if rows == self._rows:
             return
         self._rows = rows
@@ -246,16 +250,16 @@ class World:
         self.broker.reachable = True
         for worker in self._workers:
             worker.disarm()
-        for ghost in self.ghosts:
-            self.broker.expel(ghost)
+        self._expel_ghosts()
         for _ in range(_TURNS_MAX):
             for worker in self._workers:
                 worker.step()
             self.observe()
-            if not self._unapplied():
+            if not self._unapplied() and not self.store.held():
                 return
             for partition, progress in self.store.ledger().items():
                 self._look_at(partition, progress.next_offset)
+            self._refit()
         troubles = self._troubles()
         halts = (*_HALTS, _IS_DOUBTFUL) if self.whole and self._connector.began_anew else _HALTS
         halted = [trouble for trouble in troubles if any(why in trouble for why in halts)]
@@ -271,6 +275,20 @@ class World:
             self.store.mend(self._source.shapes[name].table, before, after)
         if lost is not None or (partition, offset) in self._poison:
             self._move(partition, offset + 1)
+
+    def _expel_ghosts(self) -> None:
+        for ghost in self.ghosts:
+            self.broker.expel(ghost)
+
+    def _refit(self) -> None:
+        """What an operator does about tables of which it is told that they have other types than the source's."""
+        held, troubles = self.store.held(), self._troubles()
+        for name, shape in self._source.shapes.items():
+            if name in held or any(f"{_NARROW} {shape.table.id} " in trouble for trouble in troubles):
+                self.store.refit(shape.table)
+                for worker in self._workers:
+                    worker.kill()
+                self._expel_ghosts()
 
     def _unapplied(self) -> dict[str, int]:
         ledger = self.store.ledger()
@@ -288,6 +306,9 @@ class World:
     def _compare(self, when: str) -> None:
         for name, shape in self._source.shapes.items():
             wanted = self._source.committed[name]
+            types = {column.name: column.sql_type for column in shape.table.columns}
+            if self.store.columns(name) != types and name not in self._made:
+                raise BrokenError(f"shop.{name} has other columns {when}: {self.store.columns(name)} for {types}")
             found = _by_identity(shape.identity, self.store.rows(name, list(shape.kinds)))
             if found != wanted:
                 raise BrokenError(f"shop.{name} differs {when}: {_difference(wanted, found)}")

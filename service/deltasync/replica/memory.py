@@ -18,6 +18,7 @@ from deltasync.replica.constraints import NONE, Constraints, parents_first
 from deltasync.replica.ledger import fenced, recreated
 from deltasync.replica.memory_table import Foreign, MemoryTable, NoParentError, NotUniqueError, OperationalError
 from deltasync.replica.tables import CANARY
+from deltasync.replica.writer import misfit
 from deltasync.table import SourceTable, Table, TableId
 
 
@@ -41,6 +42,13 @@ class Database:
         kept = before if to.progress.next_offset > before.next_offset else anew(before)
         of_topic[to.topic_id] = kept._replace(next_offset=to.progress.next_offset)
         self.audit.append(partition)
+
+    def refit(self, table: Table) -> None:
+        """Make a table what the source's is, by hand, and release it (see `setup._refit`)."""
+        self.tables[table.id] = self.tables[table.id].refitted(table)
+        known = self.source_tables.get(table.id)
+        if known is not None:
+            self.source_tables[table.id] = known._replace(held=None)
 
 
 class Replica:
@@ -189,8 +197,10 @@ def _fit(tables: dict[TableId, MemoryTable], table: Table, before: Table | None,
         return None
     missing = [column for column in table.columns if existing.table.column(column.name) is None]
     why = evolve.difference(existing.table, table, before) or evolve.guessed(missing)
-    if was_held and missing:
-        return why or f"its column {missing[0].name} is not on the replica"
+    for column in table.stored_columns if was_held else ():
+        found = existing.table.column(column.name)
+        if found is None or found.sql_type != column.sql_type:
+            return f"its column {column.name} is not {column.sql_type} on the replica"
     if why is None:
         tables[table.id] = existing.widened(table)
     return why
@@ -198,8 +208,11 @@ def _fit(tables: dict[TableId, MemoryTable], table: Table, before: Table | None,
 
 def _fitting(tables: Mapping[TableId, MemoryTable], plan: TablePlan) -> MemoryTable:
     found = tables.get(plan.table.id)
-    if found is None or any(found.table.column(column.name) is None for column in plan.table.stored_columns):
-        raise RecordError(f"The table {plan.table.id} does not fit on the replica.", remedy="Run replica setup.")
+    if found is None:
+        raise RecordError(f"The table {plan.table.id} is not on the replica.", remedy="Run replica setup.")
+    error = misfit(plan.table, found.table)
+    if error is not None:
+        raise error
     return found
 
 

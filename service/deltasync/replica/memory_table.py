@@ -115,6 +115,12 @@ class MemoryTable:
         self._delete(before)
         self._upsert(after)
 
+    def refitted(self, table: Table) -> MemoryTable:
+        """The table as it is described, its rows with NULL in what they lack."""
+        names = [column.name for column in table.columns]
+        rows = {key: {name: row.get(name) for name in names} for key, row in self.rows.items()}
+        return MemoryTable(table, rows, self.unique)
+
     def _put(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
         count = 0
         for rows in upserts:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Record
 from deltasync.debezium import envelope, keys
-from deltasync.debezium.rows import RowDecoder
+from deltasync.debezium.rows import RowDecoder, row_decoder
 from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES, SCHEMA_LOG, SchemaEvent, schema_event
 from deltasync.debezium.stock import StockForm
 from deltasync.errors import DeltasyncError, RecordError
@@ -57,7 +57,7 @@ class Tables:
         self, known: Mapping[TableId, SourceTable], canary: Table, placeholder: str, *, raw_text: bool
     ) -> None:
         self.known = known
-        self._decoder = partial(RowDecoder, placeholder=placeholder, raw_text=raw_text)
+        self._decoder = partial(row_decoder, placeholder=placeholder, raw_text=raw_text)
         self.decoders: dict[TableId, RowDecoder] = {CANARY: self._decoder(canary)}
         self._stock_form = partial(StockForm, placeholder=placeholder) if raw_text else None
         self._stock_forms: dict[TableId, StockForm] = {}

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
@@ -81,6 +82,16 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 
 class UnknownColumnError(Exception):
     """A record has a column that the table's description lacks: a newer description is on its way."""
+
+
+# So many tables have their decoders kept where others change, or are described again as they are.
+_DECODERS_KEPT = 1000
+
+
+@lru_cache(maxsize=_DECODERS_KEPT)
+def row_decoder(table: Table, placeholder: str, *, raw_text: bool) -> RowDecoder:
+    """The decoder of a table, which is compiled once. Raises as its constructor does."""
+    return RowDecoder(table, placeholder, raw_text=raw_text)
 
 
 class RowDecoder:

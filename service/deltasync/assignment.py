@@ -70,6 +70,10 @@ class Assignment:
         """The topics of more than one partition."""
         return self._ownership.spread()
 
+    def several(self) -> frozenset[Partition]:
+        """The partitions of topics of more than one, read or not."""
+        return self._ownership.several()
+
     def young(self) -> frozenset[Partition]:
         """The partitions of such topics, read or not, of which no streamed change was applied yet."""
         return self._ownership.young()

@@ -123,6 +123,10 @@ class Ownership:
         """The topics of more than one partition: no order holds between those."""
         return frozenset(p.topic for p, owned in self._owned.items() if owned.log.partitions > 1)
 
+    def several(self) -> frozenset[Partition]:
+        """The partitions of those topics, whatever state they are in."""
+        return frozenset(p for p, owned in self._owned.items() if owned.log.partitions > 1)
+
     def young(self) -> frozenset[Partition]:
         """The partitions of those topics of which no streamed change was applied yet, whatever state they are in."""
         return frozenset(

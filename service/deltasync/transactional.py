@@ -106,7 +106,8 @@ class TransactionalPipeline(Pipeline):
         """Take a poll's records in, and apply all that is whole by now."""
         self._refuse_parts()
         try:
-            known = self._transactions.take(records, self._assignment.progress(), self._assignment.young())
+            found = self._assignment
+            known = self._transactions.take(records, found.progress(), found.young(), found.several())
             whole = known and self._apply_ready() and self._wait_for_reads()
         except RecordError as error:
             self._assignment.stop(self._transactions.topic, error)

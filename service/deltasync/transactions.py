@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from deltasync import progress as rule
-from deltasync.change import Op, Partition, Position, Record
+from deltasync.change import Op, Partition, Record
 from deltasync.debezium import envelope, keys
 from deltasync.debezium.transaction import End, decode_end
 from deltasync.errors import RecordError
@@ -24,7 +24,20 @@ from deltasync.intake import Cut
 from deltasync.progress import Progress
 from deltasync.spool import Spool, Spooled
 from deltasync.table import Table, TableId
-from deltasync.whole import Coming, Large, Read, Unit, once, replaced, run, strays, unended, untold
+from deltasync.whole import (
+    Coming,
+    Large,
+    Read,
+    Unit,
+    is_applied,
+    is_repeated,
+    once,
+    replaced,
+    run,
+    strays,
+    unended,
+    untold,
+)
 
 # The end of a transaction stands behind all of its changes.
 _LAST = 2**63
@@ -75,16 +88,22 @@ class Transactions:
         self._open: dict[str, Coming] = {}
         self._ends: deque[End] = deque()
         self._young: AbstractSet[Partition] = frozenset()
+        self._several: AbstractSet[Partition] = frozenset()
+        self._asked_for: str | None = None
         self._asked: dict[Partition, int] = {}
         self._rows = 0
         self._bytes = 0
 
     def take(
-        self, records: Iterable[Record], at: Mapping[Partition, Progress], young: AbstractSet[Partition] = frozenset()
+        self,
+        records: Iterable[Record],
+        at: Mapping[Partition, Progress],
+        young: AbstractSet[Partition] = frozenset(),
+        several: AbstractSet[Partition] = frozenset(),
     ) -> bool:
         """Take records in, `at` being the partitions that are read and how far each was applied.
 
-        `young` are those, read or not, of topics of several partitions, of which no change was applied yet.
+        `several` are those, read or not, of topics of several partitions; of the `young` no change was applied yet.
 
         Returns False, having taken nothing, where what it knew is not true any more: then all partitions have to
         be read again from the ledger. That is so while the topic of the ends is not read, although changes were
@@ -95,7 +114,7 @@ class Transactions:
             return False
         for partition in [p for p, queue in self._queues.items() if p not in at or at[p].next_offset != queue.base]:
             self._drop(partition)
-        self._young = young
+        self._young, self._several = young, several
         for partition, progress in at.items():
             if partition not in self._queues:
                 self._queues[partition] = _Queue(progress)
@@ -135,16 +154,23 @@ class Transactions:
         Of those that share a topic with its changes; TRUNCATE comes behind reads of all partitions. A partition is
         read far enough with its first change, or where its log ended (`settle`) after the transaction had.
         """
-        found = self._open.get(self._ends[0].transaction) if self._young and self._ends else None
+        head = self._ends[0].transaction if self._ends else ""
+        found = self._open.get(head)
         if found is None:
             return []
+        if found.truncates and self._asked_for != head:
+            self._asked, self._asked_for = {}, head
         topics = {partition.topic for partition in found.partitions}
-        return [p for p in self._young if p.topic in topics and not self._is_read_far_enough(p)]
+        among = self._young | self._several if found.truncates else self._young
+        return [p for p in among if p.topic in topics and not self._is_read_far_enough(p, truncates=found.truncates)]
 
-    def _is_read_far_enough(self, partition: Partition) -> bool:
+    def _is_read_far_enough(self, partition: Partition, *, truncates: bool) -> bool:
         queue = self._queues.get(partition)
-        if queue is None or queue.progress.committed_us is not None:
-            return queue is not None
+        if queue is None:
+            return False
+        is_behind = queue.reads or (self._large and partition in self._large.last)
+        if is_behind if truncates else queue.progress.committed_us is not None:
+            return True
         return partition in self._asked and queue.progress.next_offset >= self._asked[partition]
 
     def unasked(self) -> list[Partition]:
@@ -241,7 +267,7 @@ class Transactions:
         if found is None:
             return Read(partition, offset, rule.passed(progress, offset), bytes=size)
         if change is not None and change.op is Op.READ:
-            if not change.incremental and _is_repeated(change.position, progress, mark):
+            if not change.incremental and is_repeated(change.position, progress, mark):
                 return Read(partition, offset, rule.skipped(progress, change), bytes=size)
             return Read(partition, offset, rule.applied(progress, change), change, bytes=size, by_rows=by_rows)
         transaction, order = found.transaction, found.order
@@ -250,7 +276,7 @@ class Transactions:
         after = rule.applied(progress, change) if change is not None else rule.passed(progress, offset)
         # Which of two TRUNCATEs stands where it was first is not known before its transaction is the next one.
         is_again = self._has(transaction, order) and (change is None or change.op is not Op.TRUNCATE)
-        if is_again or _is_applied(record, found.position, mark):
+        if is_again or is_applied(record, found.position, mark):
             passed = rule.skipped(progress, change) if change is not None else after
             return Read(partition, offset, passed, bytes=size)
         return Read(partition, offset, after, change, transaction, order, record.moves, size, by_rows)
@@ -370,27 +396,3 @@ class Transactions:
 
 def _order(read: Read) -> int:
     return read.order
-
-
-def _is_applied(record: Record, position: Position, mark: Progress | None) -> bool:
-    """True for a change of a transaction that was applied, `mark` being the progress of the ends.
-
-    Raises RecordError for one that is older although it was committed later: the source's log was replaced.
-    """
-    if mark is None or mark.watermark is None or position.seq1 is None:
-        return False
-    place = position.seq1 if position.seq0 is None else position.seq0
-    if place >= mark.watermark[1]:
-        return False
-    if position.committed_us <= (mark.committed_us or 0):
-        return True
-    if position.seq0 is None:
-        return False  # the connector began anew in a transaction that was under way when the last one ended
-    raise replaced(record.partition, record.offset)
-
-
-def _is_repeated(position: Position, progress: Progress, mark: Progress | None) -> bool:
-    """True for a snapshot's read in a partition whose later changes were applied."""
-    if mark is None or mark.watermark is None or position.seq1 is None or progress.committed_us is None:
-        return False
-    return position.seq1 < mark.watermark[1]

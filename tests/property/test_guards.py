@@ -36,6 +36,7 @@ _TAKE_ONE = intake._take_one  # noqa: SLF001
 _APPLIED = progress.applied
 _IS_OLDER = progress.is_older
 _ONCE = whole.once
+_IS_READ = Transactions._is_read_far_enough  # noqa: SLF001
 _KEYED = keys.keyed_by_rows
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -212,7 +213,7 @@ def _repeated_changes_count(patch: pytest.MonkeyPatch) -> None:
 
 
 def _applied_transactions_are_taken_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transactions, "_is_applied", lambda _record, _position, _mark: False)
+    patch.setattr(transactions, "is_applied", lambda _record, _position, _mark: False)
 
 
 def _key_changes_are_parted(patch: pytest.MonkeyPatch) -> None:
@@ -278,6 +279,13 @@ def _types_may_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(evolve, "difference", lambda _existing, _table, _before: None)
 
 
+def _truncate_overtakes(patch: pytest.MonkeyPatch) -> None:
+    def is_read(found: Transactions, partition: Partition, **_: bool) -> bool:
+        return _IS_READ(found, partition, truncates=False)
+
+    patch.setattr(Transactions, "_is_read_far_enough", is_read)
+
+
 GUARDS: dict[str, Patch] = {
     "the ledger is written with the rows": _no_ledger_write,
     "the fence compares": _no_fence,
@@ -315,6 +323,7 @@ GUARDS: dict[str, Patch] = {
     "what was taken out and not applied is read again": _what_was_not_applied_is_kept,
     "a TRUNCATE that came again waits for the first one": _strays_count,
     "a TRUNCATE that came again does not take the ledger back": _repeated_truncates_go_back,
+    "TRUNCATE comes behind reads of all partitions": _truncate_overtakes,
     "another type holds its table": _types_may_change,
     "steps that do not fit in alone are carried out together": _steps_stay_apart,
     "a TRUNCATE on disk is carried out where it was first": _truncates_are_spooled_as_they_come,

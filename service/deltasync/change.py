@@ -83,7 +83,8 @@ class Change(NamedTuple):
     incremental snapshot, which are interleaved with streamed changes. `old_key` is the key that the row
     had until this change gave it another one. `transaction` is the source's transaction and `order` the change's
     number in it, across all tables; both are None for reads, and where the connector tells no transactions. `raw_text`
-    is that of its record.
+    is that of its record. `before` is the raw JSON of the row before an update or a delete, as far as the table's
+    REPLICA IDENTITY tells it; None where it does not.
     """
 
     table: TableId
@@ -98,3 +99,4 @@ class Change(NamedTuple):
     order: int | None = None
     transaction: str | None = None
     raw_text: bool = False
+    before: bytes | None = None

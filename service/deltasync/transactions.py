@@ -17,13 +17,12 @@ from collections.abc import Set as AbstractSet
 
 from deltasync import progress as rule
 from deltasync.change import Op, Partition, Record
-from deltasync.debezium import envelope, keys
+from deltasync.debezium import envelope
 from deltasync.debezium.transaction import End, decode_end
 from deltasync.errors import RecordError
-from deltasync.intake import Cut
 from deltasync.progress import Progress
+from deltasync.readable import Cut
 from deltasync.spool import Spool, Spooled
-from deltasync.table import Table, TableId
 from deltasync.whole import (
     Coming,
     Large,
@@ -59,7 +58,6 @@ class Transactions:
 
     `topic` is the partition of Debezium's ends. `rows_max` and `bytes_max` bound what is kept in memory, and of the
     transaction that is next as much again; what is more of that goes to disk. So many ends are kept beside.
-    `description` tells what is known of a table when its record is read.
     """
 
     def __init__(
@@ -68,9 +66,7 @@ class Transactions:
         rows_max: int,
         bytes_max: int,
         make_spool: Callable[[], Spool],
-        description: Callable[[TableId], Table | None] = lambda _table: None,
     ) -> None:
-        self._description = description
         self.topic = topic
         self._make_spool = make_spool
         self._large: Large | None = None
@@ -258,10 +254,6 @@ class Transactions:
         if partition == self.topic:
             return self._read_boundary(record, progress)
         change = envelope.decode(record)
-        table = self._description(change.table) if change is not None else None
-        by_rows = table is not None and table.is_keyed_by_rows
-        if change is not None and table is not None and by_rows:
-            change = keys.keyed_by_rows(change, record, table)
         found = change or envelope.decode_message(record)
         size = len(record.value or b"")
         if found is None:
@@ -269,7 +261,7 @@ class Transactions:
         if change is not None and change.op is Op.READ:
             if not change.incremental and is_repeated(change.position, progress, mark):
                 return Read(partition, offset, rule.skipped(progress, change), bytes=size)
-            return Read(partition, offset, rule.applied(progress, change), change, bytes=size, by_rows=by_rows)
+            return Read(partition, offset, rule.applied(progress, change), change, bytes=size)
         transaction, order = found.transaction, found.order
         if transaction is None or order is None:
             raise untold(record)
@@ -279,7 +271,7 @@ class Transactions:
         if is_again or is_applied(record, found.position, mark):
             passed = rule.skipped(progress, change) if change is not None else after
             return Read(partition, offset, passed, bytes=size)
-        return Read(partition, offset, after, change, transaction, order, record.moves, size, by_rows)
+        return Read(partition, offset, after, change, transaction, order, record.moves, size)
 
     def _read_boundary(self, record: Record, progress: Progress) -> Read:
         end = decode_end(record)
@@ -313,7 +305,7 @@ class Transactions:
                 read = read if read.order else read._replace(order=large.last[partition].order)
                 large.last[partition] = read
                 if read.change is not None:
-                    spooled.append(Spooled(read.order, read.moves, read.change, read.by_rows))
+                    spooled.append(Spooled(read.order, read.moves, read.change))
             large.spool.append(partition, spooled)
         return large
 

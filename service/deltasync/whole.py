@@ -17,8 +17,7 @@ from deltasync.spool import Spool, Spooled
 class Read(NamedTuple):
     """A record that was read, and its partition's progress behind it.
 
-    `transaction` is None for one that belongs to none. `moves` is that of its record. `by_rows` tells that its table
-    was known to have no primary key.
+    `transaction` is None for one that belongs to none. `moves` is that of its record.
     """
 
     partition: Partition
@@ -29,7 +28,6 @@ class Read(NamedTuple):
     order: int = 0
     moves: bool = False
     bytes: int = 0
-    by_rows: bool = False
 
 
 class Large(NamedTuple):
@@ -166,9 +164,9 @@ def run(reads: Iterable[Read], transaction: str) -> int:
 def joined(changes: Iterable[Spooled]) -> Iterator[Change]:
     """Changes in their order, the two halves of a key change as one. Raises RecordError where a half is missing."""
     half: Change | None = None
-    for _, moves, change, _ in changes:
+    for _, moves, change in changes:
         if half is not None and _is_one(half, change):
-            yield change._replace(old_key=half.key)
+            yield change._replace(old_key=half.key, before=half.before)
             half = None
             continue
         if half is not None and is_behind(change, half):

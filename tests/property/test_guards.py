@@ -15,7 +15,7 @@ from deltasync import intake, pipeline, plan, progress, transactions, whole
 from deltasync.assignment import Assignment
 from deltasync.change import Change, Log, Op, Partition
 from deltasync.compact import Chain
-from deltasync.debezium import keys
+from deltasync.debezium.keys import RowKeys
 from deltasync.debezium.rows import RowDecoder
 from deltasync.kafka import memory as kafka
 from deltasync.ports import Batch
@@ -37,7 +37,7 @@ _APPLIED = progress.applied
 _IS_OLDER = progress.is_older
 _ONCE = whole.once
 _IS_READ = Transactions._is_read_far_enough  # noqa: SLF001
-_KEYED = keys.keyed_by_rows
+_KEYED = RowKeys.keyed
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -181,13 +181,11 @@ def _older_read(at: Progress, change: Change) -> bool:
 
 
 def _record_keys_are_taken(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(keys, "keyed_by_rows", lambda change, _record, _table: change)
+    patch.setattr(RowKeys, "keyed", lambda _keys, change: change)
 
 
 def _old_keys_are_not_read(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        keys, "keyed_by_rows", lambda change, record, table: _KEYED(change, record, table)._replace(old_key=None)
-    )
+    patch.setattr(RowKeys, "keyed", lambda keys, change: _KEYED(keys, change)._replace(old_key=None))
 
 
 def _transactions_are_applied_in_part(patch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ import msgspec
 from tests.unit.make import P0, PLACEHOLDER, TABLE, column, described, envelope, record
 
 from deltasync.change import Partition, Record
-from deltasync.intake import Intake, Tables, take
+from deltasync.intake import Intake, take
 from deltasync.progress import Progress
+from deltasync.readable import Tables
 from deltasync.replica.tables import CANARY
 from deltasync.table import SourceTable, Table, TableId
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from deltasync import keyless
 from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Record
 from deltasync.debezium import envelope
@@ -58,7 +59,7 @@ class _Taking:
         self._taken: list[Taken] = []
         self._cuts: dict[Partition, Cut] = {}
         # Deletes whose rows go on under another key, and have not come yet.
-        self._halves: dict[Partition, Change] = {}
+        self._halves: dict[Partition, Taken] = {}
         # An incremental snapshot's reads behind them, which do not tell whether the other half is still to come.
         self._reads: dict[Partition, list[Record]] = {}
 
@@ -70,32 +71,58 @@ class _Taking:
             return  # the tombstone of a delete
         half = self._halves.pop(record.partition, None)
         try:
-            one = _take_one(record, progress, self._tables, self._spread)
-            kept = one if half is None else self._behind(half, one, record, progress)
+            if half is None:
+                one: Taken | None = _take_one(record, progress, self._tables, self._spread)
+            else:
+                one = self._behind(half, record, progress)
         except BlockedError as blocked:
             self._cut(blocked.cut)
         except RecordError as error:
             self._cut(Cut(record.partition, record.offset, error, waits=False))
         else:
-            self._keep(record, kept)
+            self._keep(record, one)
+
+    def _joined(self, half: Taken, record: Record, before: Progress) -> Taken | None:
+        """The row under its new key, told which one it had: one change, with the progress behind both.
+
+        None for what else follows the first half: a connector that died between the two. Where it goes on before the
+        half, it sends both again, and the half is passed over; where it goes on behind it, the second half is lost.
+        Raises BlockedError at the half then, and RecordError where the row's large values may be another row's by now.
+        """
+        try:
+            one = _take_one(record, half.progress, self._tables, self._spread)
+        except RecordError:
+            return None
+        first, change = half.change, one.change
+        if first is None or change is None:
+            return None
+        if is_behind(change, first):
+            raise BlockedError(Cut(half.partition, half.offset, half_lost(first), waits=False))
+        if change.op is not Op.CREATE or change.position != first.position:
+            return None
+        if rule.may_be_again(before, first) and self._tables.lacks_values(change):
+            raise _moved_again(change)
+        return one._replace(change=change._replace(old_key=first.key, before=first.before))
 
     def end(self) -> Intake:
         for half in self._halves.values():
-            self._cut(_half_come(half))
+            if half.change is not None:
+                self._cut(_half_come(half.change))
         return Intake(self._taken, self._cuts)
 
-    def _behind(self, half: Change, one: Taken, record: Record, progress: Progress) -> Taken | None:
+    def _behind(self, half: Taken, record: Record, progress: Progress) -> Taken | None:
         """What becomes of a record behind a half; None where it was put off, or taken behind reads that were."""
+        joined = self._joined(half, record, progress)
+        one = joined or _take_one(record, progress, self._tables, self._spread)
         if one.change is not None and one.change.op is Op.READ:
             self._halves[record.partition] = half
             self._reads.setdefault(record.partition, []).append(record)
             return None
-        result = _joined(half, one, progress, self._tables)
         reads = self._reads.pop(half.partition, [])
         if not reads:
-            return result
-        if result is not one:  # reads come between two transactions
-            raise BlockedError(Cut(half.partition, half.offset, half_lost(half), waits=False))
+            return one
+        if joined is not None and half.change is not None:  # reads come between two transactions
+            raise BlockedError(Cut(half.partition, half.offset, half_lost(half.change), waits=False))
         for each in (*reads, record):
             self.take(each)
         return None
@@ -104,7 +131,7 @@ class _Taking:
         if one is None:
             return
         if record.moves and one.change is not None and record.partition.topic not in self._spread:
-            self._halves[record.partition] = one.change
+            self._halves[record.partition] = one
         else:
             self._add(one)
 
@@ -115,24 +142,6 @@ class _Taking:
     def _cut(self, cut: Cut) -> None:
         self._cuts[cut.partition] = cut
         self._now.pop(cut.partition, None)
-
-
-def _joined(half: Change, one: Taken, before: Progress, tables: Tables) -> Taken:
-    """The row under its new key, told which one it had: one change, with the progress behind both.
-
-    What else follows the first half is a connector that died between the two. Where it goes on before the half, it
-    sends both again, and the half is passed over; where it goes on behind it, the second half is lost. Raises
-    BlockedError at the half then, and RecordError where the row's large values may be another row's by now.
-    """
-    change = one.change
-    if change is not None and is_behind(change, half):
-        raise BlockedError(Cut(half.partition, half.offset, half_lost(half), waits=False))
-    if change is None or change.op is not Op.CREATE or change.position != half.position:
-        return one
-    if rule.may_be_again(before, half) and tables.lacks_values(change):
-        raise _moved_again(change)
-    progress = rule.applied(rule.applied(before, half), change)
-    return one._replace(progress=progress, change=change._replace(old_key=half.key))
 
 
 def is_behind(change: Change, half: Change) -> bool:
@@ -152,13 +161,20 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
     partition, offset = record.partition, record.offset
     is_spread = partition.topic in spread
     found = envelope.decode(record)
-    change = found and tables.told(found, is_spread=is_spread)
+    change = found and tables.told(found, is_spread=is_spread, run=record.run)
     if change is None:
         return Taken(partition, offset, rule.passed(progress, offset))
     if change.table == SCHEMA_LOG:
         return Taken(partition, offset, rule.applied(progress, change), event=schema_event(change))
+    if change.run is not None:
+        return _take_keyless(change, progress, tables)
+    return _take_keyed(change, progress, tables, is_spread=is_spread)
+
+
+def _take_keyed(change: Change, progress: Progress, tables: Tables, *, is_spread: bool) -> Taken:
+    """A change of a row that its key tells."""
     if rule.is_older(progress, change):
-        return Taken(partition, offset, rule.skipped(progress, change))
+        return Taken(change.partition, change.offset, rule.skipped(progress, change))
     if change.op is Op.TRUNCATE and is_spread:
         raise _truncated(change)
     ready = tables.ready(change)
@@ -166,7 +182,15 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
         raise _astray(change)
     if change.old_key is not None and rule.may_be_again(progress, change) and tables.lacks_values(change):
         raise _moved_again(change)
-    return Taken(partition, offset, rule.applied(progress, change), ready)
+    return Taken(change.partition, change.offset, rule.applied(progress, change), ready)
+
+
+def _take_keyless(change: Change, progress: Progress, tables: Tables) -> Taken:
+    """A change of a table without a key, which is applied once or not at all."""
+    if keyless.is_again(progress, change):
+        return Taken(change.partition, change.offset, keyless.skipped(progress, change))
+    change = change._replace(begins=keyless.begins(progress, change))
+    return Taken(change.partition, change.offset, keyless.applied(progress, change), tables.ready(change))
 
 
 def _moved_again(change: Change) -> RecordError:

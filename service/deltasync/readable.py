@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
+from deltasync import keyless
 from deltasync.change import Change, Op, Partition
 from deltasync.debezium.keys import RowKeys
 from deltasync.debezium.rows import RowDecoder, row_decoder
@@ -52,19 +53,23 @@ class Tables:
         self._stock_forms: dict[TableId, StockForm] = {}
         self._row_keys: dict[TableId, RowKeys | None] = {}
 
-    def told(self, change: Change, *, is_spread: bool) -> Change | None:
-        """The change with the key of its row; None for one that the replica is not to have.
+    def told(self, change: Change, *, is_spread: bool, run: Callable[[], str] | None = None) -> Change | None:
+        """The change with what tells its row; None for one that the replica is not to have.
 
-        `is_spread` says that its topic has several partitions. Raises RecordError where the key cannot be told, or
-        would have no order then.
+        `is_spread` says that its topic has several partitions; `run` tells which run of the connector sent its record,
+        and is asked only where the table has no key. Raises RecordError where the row cannot be told, or would have no
+        order in several partitions.
         """
-        if change.table not in CONTROL_TABLES and self._is_passed_over(change):
+        known = self.known.get(change.table)
+        if known is not None and not known.captured and _is_passed_over(change, known):
             return None
         keys = self._keys_of(change.table)
         if keys is None:
             return change
         if is_spread:
             raise _spread_without_key(change)
+        if keys.is_keyless:
+            return change if run is None else keyless.told(change, run())
         return keys.keyed(change)
 
     def ready(self, change: Change) -> Change:
@@ -75,6 +80,11 @@ class Tables:
         if change.table not in self.decoders:
             self._prepare(change)
         return self._converted(change)
+
+    def is_keyless(self, table: TableId) -> bool:
+        """True for a captured table that is known to have no key."""
+        keys = self._keys_of(table)
+        return keys is not None and keys.is_keyless
 
     def lacks_values(self, change: Change) -> bool:
         """True where a value of the row did not travel; its table must have a decoder."""
@@ -105,19 +115,8 @@ class Tables:
         if table not in self._row_keys:
             known = self.known.get(table)
             found = known.description if known is not None and known.captured else None
-            self._row_keys[table] = RowKeys(found) if found is not None and found.is_keyed_by_rows else None
+            self._row_keys[table] = RowKeys(found) if found is not None and found.is_told_by_rows else None
         return self._row_keys[table]
-
-    def _is_passed_over(self, change: Change) -> bool:
-        """True for records that the replica is not to have: of an excluded table, or reads of one not captured.
-
-        A streamed record of a table that was not captured when last heard of means that it is by now: its
-        description is on its way.
-        """
-        table = self.known.get(change.table)
-        if table is None or table.captured:
-            return False
-        return change.op is Op.READ or table.reason == EXCLUDED
 
 
 def stale(change: Change) -> Cut:
@@ -143,6 +142,15 @@ def _spread_without_key(change: Change) -> RecordError:
             "for its topic avoids it."
         ),
     )
+
+
+def _is_passed_over(change: Change, known: SourceTable) -> bool:
+    """True for records of a table that is not captured, if the source left it out, or they are reads.
+
+    A streamed record of a table that was not captured when last heard of means that it is by now: its description is on
+    its way.
+    """
+    return change.table not in CONTROL_TABLES and (change.op is Op.READ or known.reason == EXCLUDED)
 
 
 def _undescribed(change: Change) -> RecordError:

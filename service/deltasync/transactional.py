@@ -32,6 +32,7 @@ from deltasync.readable import BlockedError, Cut, stale
 from deltasync.settings import Settings
 from deltasync.spool import Spool
 from deltasync.steps import Steps
+from deltasync.table import TableId
 from deltasync.transactions import Transactions
 from deltasync.whole import Large, Read, Unit, changes_of, is_partly_applied, joined, late
 
@@ -61,7 +62,7 @@ class TransactionalPipeline(Pipeline):
         batch = settings.batch
         kept = _BATCHES_KEPT * batch.rows_max, _BATCHES_KEPT * batch.bytes_max
         make_spool = partial(Spool, batch.spool_bytes_max)
-        self._transactions = Transactions(topic, *kept, make_spool)
+        self._transactions = Transactions(topic, *kept, make_spool, self._is_keyless)
         self._held: set[Partition] = set()
 
         self._next: tuple[int, float] = (0, 0.0)  # where the next transaction ends, and since when it is the next
@@ -197,6 +198,10 @@ class TransactionalPipeline(Pipeline):
             if not self._announce(whole):
                 return False
             whole = [one._replace(event=None) for one in whole]
+        # Not before: what announces its table may just have been applied.
+        if any(read.change is not None and self._is_read_too_early(read.change) for read in unit.reads):
+            self._flush()
+            return False
         return self._add(whole)
 
     def _add(self, whole: Whole) -> bool:
@@ -268,6 +273,8 @@ class TransactionalPipeline(Pipeline):
         logged = [change for change in joined(large.spool) if change.table == SCHEMA_LOG]
         if logged and not self._announce([*map(_announcement, logged), *whole]):
             return False
+        if any(self._is_read_too_early(one.change) for one in large.spool):
+            return False
         claims = {partition: self._assignment.claim(partition) for partition in to}
         started = self._lifecycle.clock()
         try:
@@ -306,6 +313,13 @@ class TransactionalPipeline(Pipeline):
             return told and self._tables.ready(told)
         except RecordError as error:
             raise BlockedError(Cut(change.partition, change.offset, error, waits=False)) from None
+
+    def _is_keyless(self, table: TableId) -> bool:
+        return self._tables.is_keyless(table)
+
+    def _is_read_too_early(self, change: Change) -> bool:
+        """True where a table turned out to have no key since its record was read: it is read again."""
+        return change.run is None and self._is_keyless(change.table)
 
     def _stop(self, whole: Whole, error: Exception) -> None:
         """Apply nothing from here on: the invariant is the promise."""

@@ -124,7 +124,7 @@ def _change(record: Record, envelope: _Envelope) -> Change:
         position=_position(record, source),
         partition=record.partition,
         offset=record.offset,
-        incremental=source.snapshot == "incremental",
+        snapshot=source.snapshot,
         order=envelope.transaction.total_order if envelope.transaction else None,
         transaction=_id(envelope.transaction) if envelope.transaction else None,
         raw_text=record.raw_text,

@@ -19,9 +19,13 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class RowKeys:
-    """Reads the keys of one version of a table from its rows. Construct it once: it compiles its decoder."""
+    """Reads the keys of one version of a table from its rows. Construct it once: it compiles its decoder.
+
+    With `is_keyless` there are none: all that a row holds tells it.
+    """
 
     def __init__(self, table: Table) -> None:
+        self.is_keyless = table.is_keyless
         self._table = table
         self._names = table.primary_key
         fields = [
@@ -36,7 +40,7 @@ class RowKeys:
 
         Raises RecordError where it does not hold the key's columns.
         """
-        if change.op is Op.TRUNCATE:
+        if self.is_keyless or change.op is Op.TRUNCATE:
             return change
         old = None if change.before is None else self._key(change.before)
         key = old if change.row is None else self._key(change.row)

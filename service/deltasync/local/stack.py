@@ -25,7 +25,6 @@ WISHES = (
     "log_format",
     "log_level",
     "source.exclude",
-    "source.keyless",
     "replica.synchronous_commit",
     "replica.constraints",
     "replica.retry_s_max",

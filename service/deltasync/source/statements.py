@@ -12,7 +12,7 @@ from deltasync.postgres.catalog import describe_sql
 from deltasync.postgres.types import CARRIED
 from deltasync.table import TableId
 
-VERSION = 4
+VERSION = 3
 
 # Each changes the text in which Debezium reads a value, when it is set otherwise on the server.
 READER_SETTINGS: Mapping[str, str] = {
@@ -45,7 +45,6 @@ class Pipeline(NamedTuple):
     exclude: tuple[TableId, ...]
     raw_text: bool = False  # whether Connect holds the raw-text converter
     skip: tuple[TableId, ...] = ()  # tables of which columns that cannot be carried are left alone
-    keyless: bool = False  # whether tables without any key are captured
 
 
 class Installed(NamedTuple):
@@ -135,16 +134,14 @@ def _membership(pipeline: Pipeline, reader: Reader, installed: Installed) -> Ite
         yield _shown(sql.SQL("GRANT SELECT ON {}, deltasync.source_version TO {}").format(_OURS, name))
         yield _shown(sql.SQL("GRANT EXECUTE ON FUNCTION deltasync.beat(text, text, text) TO {}").format(name))
     yield _statement(
-        "INSERT INTO deltasync.pipeline (pipeline, publication, slot, reader, raw_text, keyless)"
-        " VALUES ({}, {}, {}, {}, {}, {})"
+        "INSERT INTO deltasync.pipeline (pipeline, publication, slot, reader, raw_text) VALUES ({}, {}, {}, {}, {})"
         " ON CONFLICT (pipeline) DO UPDATE SET publication = excluded.publication, slot = excluded.slot,"
-        " reader = excluded.reader, raw_text = excluded.raw_text, keyless = excluded.keyless",
+        " reader = excluded.reader, raw_text = excluded.raw_text",
         pipeline.name,
         pipeline.publication,
         pipeline.slot,
         reader.name,
         pipeline.raw_text,
-        pipeline.keyless,
     )
     yield _statement("DELETE FROM deltasync.captured_schema WHERE pipeline = {}", pipeline.name)
     for schema in pipeline.schemas:

@@ -66,7 +66,7 @@ class TransactionalPipeline(Pipeline):
         self, settings: Settings, consumer: Consumer, replica: Replica, metrics: Metrics, lifecycle: Lifecycle
     ) -> None:
         super().__init__(settings, consumer, replica, metrics, lifecycle)
-        topic = Partition(f"{settings.topic_prefix}.transaction", 0)
+        topic = Partition(settings.transaction_topic, 0)
         batch = settings.batch
         kept = _BATCHES_KEPT * batch.rows_max, _BATCHES_KEPT * batch.bytes_max
         make_spool = partial(Spool, batch.spool_bytes_max)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from deltasync import settings as settings_module
 from deltasync.cli import ending, output
+from deltasync.cli.options import AsJson, DryRun, Yes
 from deltasync.replica.setup import setup as set_up
 from deltasync.replica.teardown import teardown as tear_down
 
 app = typer.Typer(no_args_is_help=True, help="Prepare the replica, and end that.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 @app.callback()
@@ -50,8 +47,8 @@ def setup(as_json: AsJson = False) -> None:
 
 @app.command()
 def teardown(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL and change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """End the pipeline on the replica: forget its ledger and what is known of its source. The tables stay.

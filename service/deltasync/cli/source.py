@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from deltasync import settings
 from deltasync.cli import ending, output
+from deltasync.cli.options import AsJson, DryRun, Yes
 from deltasync.source import setup as source_setup
 from deltasync.source.teardown import teardown as tear_down
 
 app = typer.Typer(help="Make the source ready to be captured, and end that.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the SQL and change nothing.")]
 
 
 @app.callback()
@@ -45,7 +41,7 @@ def setup(dry_run: DryRun = False, as_json: AsJson = False) -> None:
 @app.command()
 def teardown(
     dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """End the pipeline on the source: drop its slot and publication, and what `source setup` made in the database.

@@ -70,7 +70,7 @@ class Process:
         try:
             written_at = self._pid_file.stat().st_mtime
             process = psutil.Process(int(self._pid_file.read_text()))
-            if process.create_time() > written_at + _CLOCK_S or process.status() == psutil.STATUS_ZOMBIE:
+            if process.create_time() > written_at + _CLOCK_S or not runs(process):
                 return None
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
             return None
@@ -153,7 +153,10 @@ def _left_after(family: list[psutil.Process], grace_s: float) -> list[psutil.Pro
 def runs(process: psutil.Process) -> bool:
     """Whether a process has not ended; one that only waits to be reaped has."""
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return bool(process.is_running())
+        # Its first thread may have ended before the others, who still hold its ports and files (proc(5), "Threads").
+        return bool(process.num_threads() > 1)
     except psutil.NoSuchProcess:
         return False
 

@@ -55,6 +55,21 @@ def test_children_end_too_even_where_they_ignore_the_signal(process: Process) ->
     assert not any(runs(member) for member in family)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process shows itself half ended")
+def test_a_process_has_ended_with_its_last_thread(process: Process) -> None:
+    first_thread_ends = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(100,)).start();"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process.spawn([sys.executable, "-c", first_thread_ends])
+    until(lambda: (found := process.find()) and found.status() == psutil.STATUS_ZOMBIE)
+    found = process.find()
+    assert found is not None
+    process.stop(signal.SIGTERM)
+    assert not found.is_running()
+    assert process.find() is None
+
+
 def test_a_process_that_got_the_same_pid_later_is_left_alone(process: Process, tmp_path: Path) -> None:
     stranger = subprocess.Popen(["sleep", "100"])
     pid_file = tmp_path / "run" / "part.pid"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,8 @@ class Flow:
         """What differs, in figures and the first rows, and what Connect and the ledger say."""
         found = []
         for table in tables:
-            source, replica = (set(self.rows(connection, table)) for connection in (self.source, self.replica))
-            missing, surplus = sorted(source - replica), sorted(replica - source)
+            source, replica = (Counter(self.rows(connection, table)) for connection in (self.source, self.replica))
+            missing, surplus = sorted((source - replica).elements()), sorted((replica - source).elements())
             found.append(f"{table}: {len(missing)} missing {missing[:3]}, {len(surplus)} surplus {surplus[:3]}")
         status = httpx.get(f"{self.settings.connect.url}/connectors/{self.connector}/status", timeout=10).text
         return "\n".join([*found, str(self.ledger()), status[:2000]])

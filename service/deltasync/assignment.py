@@ -12,12 +12,12 @@ import structlog
 from deltasync.change import Log, Partition, Record
 from deltasync.errors import DeltasyncError, GapError
 from deltasync.failure import Verdict, describe, verdict
-from deltasync.intake import Cut, Tables
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
 from deltasync.ownership import Ownership
 from deltasync.ports import Consumer, Replica
 from deltasync.progress import Claim, Progress
+from deltasync.readable import Cut, Tables
 
 log = structlog.get_logger(__name__)
 

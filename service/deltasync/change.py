@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ class Record(NamedTuple):
     `moves` is true for a delete whose row goes on under another key (header `__debezium.newkey`): the next record
     of its partition that has a value is the row under its new key. `raw_text` says that Connect had the raw-text
     converter when it wrote the record (header `deltasync.table`); it is told only where the settings say it has.
+    `run` tells which run of the connector's task sent it (header `__debezium.context.runId`), or nothing where no
+    header does: headers cost microseconds, so only those who need it ask.
     """
 
     partition: Partition
@@ -45,6 +47,7 @@ class Record(NamedTuple):
     value: bytes | None
     moves: bool = False
     raw_text: bool = False
+    run: Callable[[], str] = str
 
 
 def ends_in_half(records: Sequence[Record]) -> bool:
@@ -79,11 +82,15 @@ class Position(NamedTuple):
 class Change(NamedTuple):
     """One row change: `key` and `row` are the raw JSON of the key and of the row after the change.
 
-    `row` is None for deletes and truncates, `key` for truncates. `incremental` marks the reads of an
-    incremental snapshot, which are interleaved with streamed changes. `old_key` is the key that the row
+    `row` is None for deletes and truncates, `key` for truncates. `snapshot` is Debezium's mark of a
+    read; those of an `incremental` snapshot are interleaved with streamed changes. `old_key` is the key that the row
     had until this change gave it another one. `transaction` is the source's transaction and `order` the change's
     number in it, across all tables; both are None for reads, and where the connector tells no transactions. `raw_text`
-    is that of its record.
+    is that of its record. `before` is the raw JSON of the row before an update or a delete, as far as the table's
+    REPLICA IDENTITY tells it; None where it does not.
+
+    Only of tables without a key: `run` says which run of the connector's task sent it, and is None until it was asked
+    for; `begins` is true for the first read of the table in a snapshot.
     """
 
     table: TableId
@@ -93,8 +100,15 @@ class Change(NamedTuple):
     position: Position
     partition: Partition
     offset: int
-    incremental: bool = False
+    snapshot: str | None = None
     old_key: bytes | None = None
     order: int | None = None
     transaction: str | None = None
     raw_text: bool = False
+    before: bytes | None = None
+    run: str | None = None
+    begins: bool = False
+
+    @property
+    def incremental(self) -> bool:
+        return self.snapshot == "incremental"

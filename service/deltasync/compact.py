@@ -7,7 +7,8 @@ takes the missing values from them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from deltasync.change import Change, Op
@@ -31,11 +32,23 @@ class Chain(NamedTuple):
         return self.changes[-1]
 
 
+class Counted(NamedTuple):
+    """A row as raw JSON, how many of its like a batch adds (or takes away, below zero), and the last change of one."""
+
+    row: bytes
+    copies: int
+    newest: Change
+
+
 class Compacted(NamedTuple):
-    """What a batch does to one table: empty it first if `truncated`, then the last state per key."""
+    """What a batch does to one table: empty it first if `truncated`, then the last state per key.
+
+    Of a table without a key, `counted` tells the rows.
+    """
 
     truncated: bool
     chains: list[Chain]
+    counted: Sequence[Counted] = ()
 
 
 class _Fold:
@@ -60,6 +73,9 @@ class _Fold:
         else:
             self.last[key] = Chain((*older.changes, change), older.origin)
 
+    def end(self) -> Compacted:
+        return Compacted(self.truncated, list(self.last.values()))
+
     def _moved(self, change: Change, old_key: bytes) -> Chain:
         """What is known of the row under the key that it has left, which is a deleted one now."""
         key = self.decoder.identity(old_key)
@@ -75,18 +91,41 @@ class _Fold:
         return known and change.row is not None and self.decoder.may_lack_values(change.row)
 
 
+class _Count:
+    """The changes of a table without a key: the order of equal rows does not matter, their number does."""
+
+    def __init__(self) -> None:
+        self.truncated = False
+        self.counts: Counter[bytes] = Counter()
+        self.newest: dict[bytes, Change] = {}
+
+    def add(self, change: Change) -> None:
+        if change.op is Op.TRUNCATE or change.begins:
+            self.truncated = True
+            self.counts.clear()
+        for row, count in ((change.before, -1), (change.row, 1)):
+            if row is not None:
+                self.counts[row] += count
+                self.newest[row] = change
+
+    def end(self) -> Compacted:
+        counted = [Counted(row, count, self.newest[row]) for row, count in self.counts.items() if count]
+        return Compacted(self.truncated, [], counted)
+
+
 def compact(changes: Iterable[Change], decoders: Mapping[TableId, RowDecoder]) -> dict[TableId, Compacted]:
-    """The last state of each key, per table, tables in the order of their first change.
+    """The last state of each key, or the number of each row, per table, tables in the order of their first change.
 
     Raises RecordError for a change of a row without a key, or with one that does not fit its table.
     """
-    folds: dict[TableId, _Fold] = {}
+    folds: dict[TableId, _Fold | _Count] = {}
     for change in changes:
         fold = folds.get(change.table)
         if fold is None:
-            fold = folds[change.table] = _Fold(decoders[change.table])
+            decoder = decoders[change.table]
+            fold = folds[change.table] = _Count() if decoder.table.is_keyless else _Fold(decoder)
         fold.add(change)
-    return {table: Compacted(fold.truncated, list(fold.last.values())) for table, fold in folds.items()}
+    return {table: fold.end() for table, fold in folds.items()}
 
 
 def _keyless(change: Change) -> RecordError:

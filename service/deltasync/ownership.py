@@ -13,8 +13,8 @@ from enum import Enum
 
 from deltasync.change import Log, Partition
 from deltasync.errors import DeltasyncError
-from deltasync.intake import Cut, Tables
 from deltasync.progress import Claim, Progress
+from deltasync.readable import Cut, Tables
 
 # A description travels in another partition, and another worker may apply it: so often we look for it.
 _CHECK_EVERY_S = 0.25

@@ -19,13 +19,14 @@ from deltasync.change import Op, Partition, Record
 from deltasync.compact import compact
 from deltasync.errors import DeltasyncError, RecordError, UnreachableError
 from deltasync.failure import Verdict, describe, lacks_parent, lacks_room, verdict
-from deltasync.intake import Cut, Intake, Tables, Taken
+from deltasync.intake import Intake, Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
 from deltasync.plan import StaleDescriptionError, plan
 from deltasync.ports import Batch, Consumer, Replica
 from deltasync.progress import Progress
+from deltasync.readable import Cut, Tables, stale
 from deltasync.replica.tables import CANARY
 from deltasync.settings import Settings
 from deltasync.table import SourceTable, TableId
@@ -128,7 +129,7 @@ class Pipeline:
         try:
             self._apply(taken)
         except StaleDescriptionError as error:
-            cut = intake.stale(error.change)
+            cut = stale(error.change)
             self._apply_or_narrow([one for one in taken if one.partition != cut.partition or one.offset < cut.offset])
             self._assignment.block(cut, self._tables)
         except Exception as error:

@@ -1,18 +1,20 @@
 """Turns compacted changes into what the replica has to do, table by table: pure.
 
-A plan is carried out in this order: read what moves, truncate, delete, upsert, update. Values are PostgreSQL's text.
+A plan is carried out in this order: read what moves, truncate, delete, remove, upsert, update, insert. Values are
+PostgreSQL's text.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from deltasync.change import Op
-from deltasync.compact import Chain, Compacted
-from deltasync.debezium.rows import UNAVAILABLE, Missing, Row, RowDecoder, Rows, UnknownColumnError
+from deltasync.change import Change, Op
+from deltasync.compact import Chain, Compacted, Counted
+from deltasync.debezium.rows import ABSENT, UNAVAILABLE, Missing, Row, RowDecoder, Rows, UnknownColumnError
 from deltasync.errors import RecordError
 from deltasync.table import Table, TableId
 
@@ -35,6 +37,9 @@ class TablePlan(NamedTuple):
     `updates` holds rows of which some values did not travel: the row must be there already, and the
     columns that are not named keep their values. `moves` are rows like those of `upserts`, once the values that
     they lack were read on the replica.
+
+    Of a table without a key there are only `removes`, each of which is one of the rows that are equal to it and must be
+    there, and `inserts`.
     """
 
     table: Table
@@ -43,14 +48,16 @@ class TablePlan(NamedTuple):
     upserts: list[Rows]
     updates: list[Rows]
     moves: list[Moves]
+    removes: Rows | None = None
+    inserts: Rows | None = None
 
 
 class StaleDescriptionError(Exception):
     """A record has a column that its table's description lacks; the newer description must come first."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, change: Change) -> None:
         super().__init__()
-        self.change = chain.newest
+        self.change = change
 
 
 def plan(compacted: Mapping[TableId, Compacted], decoders: Mapping[TableId, RowDecoder]) -> list[TablePlan]:
@@ -63,10 +70,66 @@ def plan(compacted: Mapping[TableId, Compacted], decoders: Mapping[TableId, RowD
 
 
 def _table_plan(compacted: Compacted, decoder: RowDecoder) -> TablePlan:
+    if decoder.table.is_keyless:
+        return _counted_plan(compacted, decoder)
     deletes = [chain for chain in compacted.chains if chain.newest.row is None]
     upserts, updates, moves = _rows([chain for chain in compacted.chains if chain.newest.row is not None], decoder)
     keys = decoder.keys([chain.newest.key or b"" for chain in deletes]) if deletes else None
     return TablePlan(decoder.table, compacted.truncated, keys, upserts, updates, moves)
+
+
+def _counted_plan(compacted: Compacted, decoder: RowDecoder) -> TablePlan:
+    """How many of each row go and come, told by what they hold: one row may have more than one JSON."""
+    columns: tuple[str, ...] = ()
+    counts: Counter[tuple[str | None, ...]] = Counter()
+    if compacted.counted:
+        rows = _whole([found.row for found in compacted.counted], compacted.counted, decoder)
+        columns = rows.columns
+        for row, found in zip(zip(*rows.values, strict=True), compacted.counted, strict=True):
+            counts[row] += found.copies
+    removes, inserts = (
+        _repeated(columns, {row: count * sign for row, count in counts.items() if count * sign > 0}) for sign in (-1, 1)
+    )
+    if compacted.truncated and removes is not None:
+        raise rows_to_remove_missing(decoder.table, removes.count)
+    return TablePlan(decoder.table, compacted.truncated, None, [], [], [], removes, inserts)
+
+
+def _whole(raws: Sequence[bytes], counted: Sequence[Counted], decoder: RowDecoder) -> Rows:
+    """Rows that have all of their values. Raises RecordError where one lacks a column that another has."""
+    try:
+        if not any(map(decoder.may_lack_values, raws)):
+            return decoder.rows(raws)
+    except (msgspec.MsgspecError, ValueError):
+        pass  # one of them lacks a column or does not fit: row by row says which
+    rows = []
+    for found in counted:
+        try:
+            rows.append(decoder.row(found.row))
+        except UnknownColumnError:
+            raise StaleDescriptionError(found.newest) from None
+    present = {tuple(name for name, value in row.items() if value is not ABSENT) for row in rows}
+    if len(present) > 1 or any(value is UNAVAILABLE for row in rows for value in row.values()):
+        raise _not_alike(counted[-1].newest)
+    return _columnwise(present.pop(), rows)
+
+
+def _repeated(columns: tuple[str, ...], counts: Mapping[tuple[str | None, ...], int]) -> Rows | None:
+    """Rows, each as often as it counts; None where there is none."""
+    rows = [row for row, count in counts.items() for _ in range(count)]
+    return Rows(columns, [list(values) for values in zip(*rows, strict=True)]) if rows else None
+
+
+def rows_to_remove_missing(table: Table, count: int) -> RecordError:
+    """Rows that go, but are not on the replica: which other ones to take would be a guess."""
+    return RecordError(
+        f"{count} rows of {table.id} that were changed or deleted on the source are not on the replica, and the table "
+        "has no key by which others could stand for them.",
+        remedy=(
+            f"See who writes to {table.id} on the replica, and whether it held rows before it was captured (deltasync "
+            "check); make it equal by hand, and move the ledger: deltasync ledger set …"
+        ),
+    )
 
 
 def _rows(chains: Sequence[Chain], decoder: RowDecoder) -> tuple[list[Rows], list[Rows], list[Moves]]:
@@ -89,7 +152,7 @@ def _merged(chain: Chain, decoder: RowDecoder) -> Row:
         try:
             row = decoder.row(change.row or b"")
         except UnknownColumnError:
-            raise StaleDescriptionError(Chain((change,))) from None
+            raise StaleDescriptionError(change) from None
         for name, value in row.items():
             if not isinstance(value, Missing) or name not in merged:
                 merged[name] = value
@@ -131,6 +194,14 @@ def _text(row: Row, name: str) -> str | None:
         message = f"{name} is {value}"
         raise TypeError(message)
     return value
+
+
+def _not_alike(change: Change) -> RecordError:
+    return RecordError(
+        f"A row of {change.table}, which has no key, lacks columns or values that others have "
+        f"({change.partition} offset {change.offset}).",
+        remedy="See whether its REPLICA IDENTITY was changed on the source: it is to be FULL.",
+    )
 
 
 def _unrecoverable(chain: Chain, table: Table, lacking: Sequence[str]) -> RecordError:

@@ -9,6 +9,7 @@ they turn up again the watermark goes back with them, so that what follows them 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -16,7 +17,10 @@ from deltasync.change import Change, Op
 from deltasync.errors import RecordError
 
 # PostgreSQL writes as many rows of a COPY at one position at most (MAX_BUFFERED_TUPLES of copyfrom.c).
-_TIED_MAX = 1000
+TIED_MAX = 1000
+# What `Progress.tied` of tables without a key begins with (see `keyless`).
+KEYLESS = b"keyless "
+_BY_HAND = b"by hand "
 
 
 class Progress(NamedTuple):
@@ -25,8 +29,8 @@ class Progress(NamedTuple):
     `next_offset` is the only offset ever stored: the one that is read next. `watermark` is None until
     a positioned change was applied. `committed_us` is the latest source commit applied, in
     microseconds since 1970. `skipped` counts the records that were older. `tied` tells which changes were
-    applied at exactly the watermark, by a fingerprint of op and key. `floor` is the first
-    half of the watermark and `committed_us` as they were when positions began anew: what stands behind the one
+    applied at exactly the watermark, by a fingerprint of op and key (without a key, see `keyless`). `floor` is the
+    first half of the watermark and `committed_us` as they were when positions began anew: what stands behind the one
     or was committed after the other is new, all else may have been applied before.
     """
 
@@ -110,6 +114,28 @@ def applied(progress: Progress, change: Change) -> Progress:
     )
 
 
+def placed(progress: Progress, next_offset: int) -> Progress:
+    """Progress that was moved by hand.
+
+    A move forward, behind what cannot be read, keeps the watermark: what a connector repeats there is older still.
+    Any other move forgets it, so that what comes again is applied again; but rows of a table without a key would be
+    doubled, so that it is kept there unless the move is backwards. The record that is read next is vouched for.
+    """
+    if forgets(progress.next_offset, next_offset, progress.tied):
+        return anew(progress)._replace(next_offset=next_offset)
+    return progress._replace(next_offset=next_offset, tied=(*progress.tied, vouched(next_offset)))
+
+
+def forgets(before: int, next_offset: int, tied: Sequence[bytes]) -> bool:
+    """True where a move by hand forgets the watermark (see `placed`)."""
+    return next_offset < before or (next_offset == before and not b"".join(tied[:1]).startswith(KEYLESS))
+
+
+def vouched(offset: int) -> bytes:
+    """What a move by hand leaves in `Progress.tied`: an operator's word that this record was not applied before."""
+    return _BY_HAND + offset.to_bytes(8)
+
+
 def anew(progress: Progress) -> Progress:
     """Progress whose watermark is forgotten, so that what comes again is applied again."""
     return progress._replace(watermark=None, tied=(), floor=_here(progress))
@@ -138,7 +164,7 @@ def _tied(progress: Progress, watermark: tuple[int | None, int], change: Change)
     if change.op is Op.READ or change.key is None:
         return ()  # all reads of a snapshot share one position, and none is ever skipped
     before = progress.tied if watermark == progress.watermark else ()
-    return () if len(before) >= _TIED_MAX else (*before, _fingerprint(change.op, change.key))
+    return () if len(before) >= TIED_MAX else (*before, _fingerprint(change.op, change.key))
 
 
 def _is_tied(progress: Progress, change: Change) -> bool:

@@ -115,6 +115,7 @@ class Source(Database):
     )
     slot: str | None = None
     publication: str | None = None
+    keyless: bool = False
 
     _section = "source"
 
@@ -261,6 +262,7 @@ class Settings(BaseSettings):
             "TOPIC_PREFIX": self.topic_prefix,
             "SOURCE_SLOT": self.slot,
             "SOURCE_PUBLICATION": self.publication,
+            "SOURCE_KEYLESS": str(self.source.keyless).lower(),
             "SOURCE_SCHEMAS": "|".join(_pattern(schema) for schema in self.source.schemas),
             "UNAVAILABLE_VALUE": self.unavailable_value,
             "CONNECT_SOURCE_HOST": self.connect.source_host or known.get("host"),

@@ -18,15 +18,11 @@ _BLOCK_CHANGES = 500
 
 
 class Spooled(NamedTuple):
-    """A change, its number in its transaction, and whether its row goes on under another key (`Record.moves`).
-
-    `by_rows` as in `whole.Read`.
-    """
+    """A change, its number in its transaction, and whether its row goes on under another key (`Record.moves`)."""
 
     order: int
     moves: bool
     change: Change
-    by_rows: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()

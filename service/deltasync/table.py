@@ -138,6 +138,16 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         return self.replica_identity == "i"
 
+    @property
+    def is_keyless(self) -> bool:
+        """True where nothing tells a row from another one that is equal: REPLICA IDENTITY FULL, and no primary key."""
+        return not self.primary_key
+
+    @property
+    def is_told_by_rows(self) -> bool:
+        """True where the key of a record is none of the table's: there is no primary key."""
+        return self.is_keyless or self.is_keyed_by_rows
+
     def column(self, name: str) -> Column | None:
         return next((c for c in self.columns if c.name == name), None)
 

@@ -6,21 +6,20 @@ whole ones go into one transaction on the replica. What cannot be applied stops 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import takewhile
 
 import structlog
 
-from deltasync import intake
 from deltasync.change import Change, Partition, Record
 from deltasync.compact import compact
-from deltasync.debezium.schema_log import CONTROL_TABLES, SCHEMA_LOG, schema_event
+from deltasync.debezium.schema_log import SCHEMA_LOG, schema_event
 from deltasync.debezium.transaction import End
 from deltasync.errors import RecordError, RefusedError, StandbyError, UnreachableError
 from deltasync.failure import Verdict, describe, verdict
-from deltasync.intake import Cut, Taken
+from deltasync.intake import Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
@@ -29,10 +28,11 @@ from deltasync.pipeline import Pipeline, blamed
 from deltasync.plan import StaleDescriptionError, TablePlan, plan
 from deltasync.ports import Batch, Consumer, Replica
 from deltasync.progress import Progress
+from deltasync.readable import BlockedError, Cut, stale
 from deltasync.settings import Settings
 from deltasync.spool import Spool
 from deltasync.steps import Steps
-from deltasync.table import Table, TableId
+from deltasync.table import TableId
 from deltasync.transactions import Transactions
 from deltasync.whole import Large, Read, Unit, changes_of, is_partly_applied, joined, late
 
@@ -51,14 +51,6 @@ _STANDBY_S = 1.0
 Whole = list[Taken]
 
 
-class _BlockedError(Exception):
-    """A table has to wait, in the middle of a transaction."""
-
-    def __init__(self, cut: Cut) -> None:
-        super().__init__()
-        self.cut = cut
-
-
 class TransactionalPipeline(Pipeline):
     """One worker that owns all partitions of its pipeline."""
 
@@ -70,7 +62,7 @@ class TransactionalPipeline(Pipeline):
         batch = settings.batch
         kept = _BATCHES_KEPT * batch.rows_max, _BATCHES_KEPT * batch.bytes_max
         make_spool = partial(Spool, batch.spool_bytes_max)
-        self._transactions = Transactions(topic, *kept, make_spool, self._description)
+        self._transactions = Transactions(topic, *kept, make_spool, self._is_keyless)
         self._held: set[Partition] = set()
 
         self._next: tuple[int, float] = (0, 0.0)  # where the next transaction ends, and since when it is the next
@@ -207,45 +199,22 @@ class TransactionalPipeline(Pipeline):
                 return False
             whole = [one._replace(event=None) for one in whole]
         # Not before: what announces its table may just have been applied.
-        if self._is_read_too_early(unit):
+        if any(read.change is not None and self._is_read_too_early(read.change) for read in unit.reads):
             self._flush()
             return False
         return self._add(whole)
 
-    def _is_read_too_early(self, unit: Unit) -> bool:
-        """True where a table turned out to have no primary key since its records were read: they are read again."""
-        return any(
-            read.change is not None and read.by_rows != self._tables.is_keyed_by_rows(read.change.table)
-            for read in unit.reads
-        )
-
     def _add(self, whole: Whole) -> bool:
         """Put one more into the batch, and apply that when it is full; False where something stops it."""
-        readable: Whole = []
-        for one in whole:
-            change = one.change
-            if change is not None and self._is_passed_over(change):
-                readable.append(one._replace(change=None))
-                continue
-            if change is not None and self._is_spread(change):
-                if self._flush():
-                    self._assignment.stop(one.partition, intake.spread_without_key(change))
-                return False
-            obstacle = self._tables.obstacle(change.table) if change is not None else None
-            if change is not None and obstacle is not None:
-                if self._flush():
-                    self._assignment.block(obstacle(change), self._tables)
-                return False
-            readable.append(one if change is None else one._replace(change=self._tables.converted(change)))
+        try:
+            readable = [one if one.change is None else one._replace(change=self._readable(one.change)) for one in whole]
+        except BlockedError as blocked:
+            if self._flush():
+                self._assignment.block(blocked.cut, self._tables)
+            return False
         self._batch.append(readable)
         self._batch_rows += len(readable)
         return self._batch_rows < self._settings.batch.rows_max or self._flush()
-
-    def _description(self, table: TableId) -> Table | None:
-        return self._tables.description(table)
-
-    def _is_spread(self, change: Change) -> bool:
-        return self._tables.is_keyed_by_rows(change.table) and change.partition.topic in self._assignment.spread()
 
     def _flush(self) -> bool:
         """Apply the batch; False where something stops it."""
@@ -283,7 +252,7 @@ class TransactionalPipeline(Pipeline):
         try:
             self._apply([one for whole in batch for one in whole])
         except StaleDescriptionError as error:
-            cut = intake.stale(error.change)
+            cut = stale(error.change)
             if self._apply_whole(list(takewhile(lambda whole: not _holds(whole, cut), batch))):
                 self._assignment.block(cut, self._tables)
             return False
@@ -304,14 +273,14 @@ class TransactionalPipeline(Pipeline):
         logged = [change for change in joined(large.spool) if change.table == SCHEMA_LOG]
         if logged and not self._announce([*map(_announcement, logged), *whole]):
             return False
-        if any(one.by_rows != self._tables.is_keyed_by_rows(one.change.table) for one in large.spool):
+        if any(self._is_read_too_early(one.change) for one in large.spool):
             return False
         claims = {partition: self._assignment.claim(partition) for partition in to}
         started = self._lifecycle.clock()
         try:
             rows = self._replica.apply(Batch(claims, to, rest=self._steps(large)))
-        except (StaleDescriptionError, _BlockedError) as error:
-            cut = error.cut if isinstance(error, _BlockedError) else intake.stale(error.change)
+        except (StaleDescriptionError, BlockedError) as error:
+            cut = error.cut if isinstance(error, BlockedError) else stale(error.change)
             self._assignment.block(cut, self._tables)
             return False
         except Exception as error:
@@ -325,9 +294,10 @@ class TransactionalPipeline(Pipeline):
         return True
 
     def _steps(self, large: Large) -> Steps:
-        """What a large transaction does, a batch at a time. Raises _BlockedError where a table has to wait."""
+        """What a large transaction does, a batch at a time. Raises BlockedError where a table has to wait."""
         rows_max = self._settings.batch.rows_max
-        changes = self._readable(joined(large.spool))
+        rows = (change for change in joined(large.spool) if change.table != SCHEMA_LOG)
+        changes = filter(None, map(self._readable, rows))
         return Steps(changes, self._planned, count=rows_max, changes_max=_BATCHES_KEPT * rows_max)
 
     def _planned(self, step: Sequence[Change]) -> list[TablePlan]:
@@ -336,20 +306,20 @@ class TransactionalPipeline(Pipeline):
             raise UnreachableError("The worker stops within a large transaction.", remedy="It is read again.")
         return plan(compact(step, self._tables.decoders), self._tables.decoders)
 
-    def _readable(self, changes: Iterable[Change]) -> Iterator[Change]:
-        for change in changes:
-            if change.table == SCHEMA_LOG or self._is_passed_over(change):
-                continue
-            if self._is_spread(change):
-                error = intake.spread_without_key(change)
-                raise _BlockedError(Cut(change.partition, change.offset, error, waits=False))
-            obstacle = self._tables.obstacle(change.table)
-            if obstacle is not None:
-                raise _BlockedError(obstacle(change))
-            yield self._tables.converted(change)
+    def _readable(self, change: Change) -> Change | None:
+        """The change as it is applied, if it is. Raises BlockedError where its partition has to wait or stops."""
+        try:
+            told = self._tables.told(change, is_spread=change.partition.topic in self._assignment.spread())
+            return told and self._tables.ready(told)
+        except RecordError as error:
+            raise BlockedError(Cut(change.partition, change.offset, error, waits=False)) from None
 
-    def _is_passed_over(self, change: Change) -> bool:
-        return change.table not in CONTROL_TABLES and self._tables.is_passed_over(change)
+    def _is_keyless(self, table: TableId) -> bool:
+        return self._tables.is_keyless(table)
+
+    def _is_read_too_early(self, change: Change) -> bool:
+        """True where a table turned out to have no key since its record was read: it is read again."""
+        return change.run is None and self._is_keyless(change.table)
 
     def _stop(self, whole: Whole, error: Exception) -> None:
         """Apply nothing from here on: the invariant is the promise."""

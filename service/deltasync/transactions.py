@@ -15,18 +15,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
+from deltasync import keyless
 from deltasync import progress as rule
-from deltasync.change import Op, Partition, Record
-from deltasync.debezium import envelope, keys
+from deltasync.change import Change, Op, Partition, Record
+from deltasync.debezium import envelope
 from deltasync.debezium.transaction import End, decode_end
 from deltasync.errors import RecordError
-from deltasync.intake import Cut
 from deltasync.progress import Progress
+from deltasync.readable import Cut
 from deltasync.spool import Spool, Spooled
-from deltasync.table import Table, TableId
+from deltasync.table import TableId
 from deltasync.whole import (
     Coming,
     Large,
+    Queue,
     Read,
     Unit,
     is_applied,
@@ -43,23 +45,12 @@ from deltasync.whole import (
 _LAST = 2**63
 
 
-class _Queue:
-    """The records of a partition that were read and not yet applied; `base` is where the ledger is."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.base = progress.next_offset
-        self.progress = progress
-        self.reads: deque[Read] = deque()
-        self.last: str | None = None
-        self.cut: Cut | None = None
-
-
 class Transactions:
     """What was read of a group of partitions and waits to become whole.
 
     `topic` is the partition of Debezium's ends. `rows_max` and `bytes_max` bound what is kept in memory, and of the
     transaction that is next as much again; what is more of that goes to disk. So many ends are kept beside.
-    `description` tells what is known of a table when its record is read.
+    `is_keyless` tells whether a table is known to have no key when its record is read.
     """
 
     def __init__(
@@ -68,9 +59,9 @@ class Transactions:
         rows_max: int,
         bytes_max: int,
         make_spool: Callable[[], Spool],
-        description: Callable[[TableId], Table | None] = lambda _table: None,
+        is_keyless: Callable[[TableId], bool] = lambda _table: False,
     ) -> None:
-        self._description = description
+        self._is_keyless = is_keyless
         self.topic = topic
         self._make_spool = make_spool
         self._large: Large | None = None
@@ -84,7 +75,7 @@ class Transactions:
         if self._large is not None:
             self._large.spool.close()
         self._large = None
-        self._queues: dict[Partition, _Queue] = {}
+        self._queues: dict[Partition, Queue] = {}
         self._open: dict[str, Coming] = {}
         self._ends: deque[End] = deque()
         self._young: AbstractSet[Partition] = frozenset()
@@ -117,7 +108,7 @@ class Transactions:
         self._young, self._several = young, several
         for partition, progress in at.items():
             if partition not in self._queues:
-                self._queues[partition] = _Queue(progress)
+                self._queues[partition] = Queue(progress)
         mark = at.get(self.topic)
         for record in records:
             queue = self._queues.get(record.partition)
@@ -233,7 +224,7 @@ class Transactions:
         anew = known is None or known.base != topic.next_offset
         return anew and topic.watermark is not None and any(queue.reads for queue in self._queues.values())
 
-    def _take(self, record: Record, queue: _Queue, mark: Progress | None) -> None:
+    def _take(self, record: Record, queue: Queue, mark: Progress | None) -> None:
         try:
             read = self._read(record, queue.progress, mark)
         except RecordError as error:
@@ -258,10 +249,8 @@ class Transactions:
         if partition == self.topic:
             return self._read_boundary(record, progress)
         change = envelope.decode(record)
-        table = self._description(change.table) if change is not None else None
-        by_rows = table is not None and table.is_keyed_by_rows
-        if change is not None and table is not None and by_rows:
-            change = keys.keyed_by_rows(change, record, table)
+        if change is not None and self._is_keyless(change.table):
+            change = keyless.told(change, record.run())
         found = change or envelope.decode_message(record)
         size = len(record.value or b"")
         if found is None:
@@ -269,17 +258,16 @@ class Transactions:
         if change is not None and change.op is Op.READ:
             if not change.incremental and is_repeated(change.position, progress, mark):
                 return Read(partition, offset, rule.skipped(progress, change), bytes=size)
-            return Read(partition, offset, rule.applied(progress, change), change, bytes=size, by_rows=by_rows)
+            change = change._replace(begins=keyless.begins(progress, change))
+            return Read(partition, offset, keyless.applied(progress, change), change, bytes=size)
         transaction, order = found.transaction, found.order
         if transaction is None or order is None:
             raise untold(record)
-        after = rule.applied(progress, change) if change is not None else rule.passed(progress, offset)
-        # Which of two TRUNCATEs stands where it was first is not known before its transaction is the next one.
-        is_again = self._has(transaction, order) and (change is None or change.op is not Op.TRUNCATE)
-        if is_again or is_applied(record, found.position, mark):
-            passed = rule.skipped(progress, change) if change is not None else after
+        after = keyless.applied(progress, change) if change is not None else rule.passed(progress, offset)
+        if is_applied(record, found.position, mark) or self._is_again(found, transaction, order, progress):
+            passed = keyless.skipped(progress, change) if change is not None else after
             return Read(partition, offset, passed, bytes=size)
-        return Read(partition, offset, after, change, transaction, order, record.moves, size, by_rows)
+        return Read(partition, offset, after, change, transaction, order, record.moves, size)
 
     def _read_boundary(self, record: Record, progress: Progress) -> Read:
         end = decode_end(record)
@@ -301,6 +289,18 @@ class Transactions:
         found = self._open.get(transaction)
         return found is not None and found.has(order)
 
+    def _is_again(self, found: Change | envelope.Message, transaction: str, order: int, progress: Progress) -> bool:
+        """True for a change that has come before. Which of two TRUNCATEs was first is not known until it is next."""
+        if not isinstance(found, Change):
+            return self._has(transaction, order)
+        if found.run is None:
+            return found.op is not Op.TRUNCATE and self._has(transaction, order)
+        if keyless.is_again(progress, found):
+            return True
+        if self._has(transaction, order):
+            raise keyless.renumbered(found)
+        return False
+
     def _spilled(self, end: End, large: Large) -> Large:
         """Bring to disk what is in memory of a transaction, and tell how far its partitions are behind that."""
         found = self._open.get(end.transaction)
@@ -313,7 +313,7 @@ class Transactions:
                 read = read if read.order else read._replace(order=large.last[partition].order)
                 large.last[partition] = read
                 if read.change is not None:
-                    spooled.append(Spooled(read.order, read.moves, read.change, read.by_rows))
+                    spooled.append(Spooled(read.order, read.moves, read.change))
             large.spool.append(partition, spooled)
         return large
 

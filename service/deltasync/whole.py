@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
@@ -11,14 +12,14 @@ from deltasync.debezium.transaction import End
 from deltasync.errors import RecordError
 from deltasync.intake import half_lost, is_behind
 from deltasync.progress import Progress
+from deltasync.readable import Cut
 from deltasync.spool import Spool, Spooled
 
 
 class Read(NamedTuple):
     """A record that was read, and its partition's progress behind it.
 
-    `transaction` is None for one that belongs to none. `moves` is that of its record. `by_rows` tells that its table
-    was known to have no primary key.
+    `transaction` is None for one that belongs to none. `moves` is that of its record.
     """
 
     partition: Partition
@@ -29,7 +30,17 @@ class Read(NamedTuple):
     order: int = 0
     moves: bool = False
     bytes: int = 0
-    by_rows: bool = False
+
+
+class Queue:
+    """The records of a partition that were read and not yet applied; `base` is where the ledger is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.base = progress.next_offset
+        self.progress = progress
+        self.reads: deque[Read] = deque()
+        self.last: str | None = None  # the transaction that its last record belongs to
+        self.cut: Cut | None = None
 
 
 class Large(NamedTuple):
@@ -166,9 +177,9 @@ def run(reads: Iterable[Read], transaction: str) -> int:
 def joined(changes: Iterable[Spooled]) -> Iterator[Change]:
     """Changes in their order, the two halves of a key change as one. Raises RecordError where a half is missing."""
     half: Change | None = None
-    for _, moves, change, _ in changes:
+    for _, moves, change in changes:
         if half is not None and _is_one(half, change):
-            yield change._replace(old_key=half.key)
+            yield change._replace(old_key=half.key, before=half.before)
             half = None
             continue
         if half is not None and is_behind(change, half):
@@ -205,6 +216,30 @@ def is_partly_applied(topic: Progress, others: Iterable[Progress]) -> bool:
     )
 
 
+def is_applied(record: Record, position: Position, mark: Progress | None) -> bool:
+    """True for a change of a transaction that was applied, `mark` being the progress of the ends.
+
+    Raises RecordError for one that is older although it was committed later: the source's log was replaced.
+    """
+    if mark is None or mark.watermark is None or position.seq1 is None:
+        return False
+    place = position.seq1 if position.seq0 is None else position.seq0
+    if place >= mark.watermark[1]:
+        return False
+    if position.committed_us <= (mark.committed_us or 0):
+        return True
+    if position.seq0 is None:
+        return False  # the connector began anew in a transaction that was under way when the last one ended
+    raise replaced(record.partition, record.offset)
+
+
+def is_repeated(position: Position, progress: Progress, mark: Progress | None) -> bool:
+    """True for a snapshot's read in a partition whose later changes were applied."""
+    if mark is None or mark.watermark is None or position.seq1 is None or progress.committed_us is None:
+        return False
+    return position.seq1 < mark.watermark[1]
+
+
 def unended(read: Read, transaction: str) -> RecordError:
     """A transaction never ended, and a later one has."""
     return RecordError(
@@ -233,27 +268,3 @@ def replaced(partition: Partition, offset: int) -> RecordError:
         "transaction committed later: the source's log was replaced.",
         remedy="See whether the source was restored or failed over. The pipeline has to begin anew.",
     )
-
-
-def is_applied(record: Record, position: Position, mark: Progress | None) -> bool:
-    """True for a change of a transaction that was applied, `mark` being the progress of the ends.
-
-    Raises RecordError for one that is older although it was committed later: the source's log was replaced.
-    """
-    if mark is None or mark.watermark is None or position.seq1 is None:
-        return False
-    place = position.seq1 if position.seq0 is None else position.seq0
-    if place >= mark.watermark[1]:
-        return False
-    if position.committed_us <= (mark.committed_us or 0):
-        return True
-    if position.seq0 is None:
-        return False  # the connector began anew in a transaction that was under way when the last one ended
-    raise replaced(record.partition, record.offset)
-
-
-def is_repeated(position: Position, progress: Progress, mark: Progress | None) -> bool:
-    """True for a snapshot's read in a partition whose later changes were applied."""
-    if mark is None or mark.watermark is None or position.seq1 is None or progress.committed_us is None:
-        return False
-    return position.seq1 < mark.watermark[1]

@@ -76,5 +76,7 @@ def plan_of(  # noqa: PLR0913 - the parts of a plan
     upserts: tuple[Rows, ...] = (),
     updates: tuple[Rows, ...] = (),
     moves: tuple[Moves, ...] = (),
+    removes: Rows | None = None,
+    inserts: Rows | None = None,
 ) -> TablePlan:
-    return TablePlan(table, truncate, deletes, list(upserts), list(updates), list(moves))
+    return TablePlan(table, truncate, deletes, list(upserts), list(updates), list(moves), removes, inserts)

@@ -26,7 +26,7 @@ class Bench(Protocol):
     def partition(self, table: str, number: int = 0) -> Partition: ...
     def make(self, table: str, partitions: int = 1) -> None: ...
     def delete(self, table: str) -> None: ...
-    def put(self, partition: Partition, *values: bytes | None, moves: bool = False) -> None: ...
+    def put(self, partition: Partition, *values: bytes | None, moves: bool = False, run: str = "") -> None: ...
     def cut(self, partition: Partition, before: int) -> None: ...
     def consumer(self) -> Consumer: ...
 
@@ -38,17 +38,17 @@ class MemoryBench:
         self.broker = memory.Broker()
 
     def partition(self, table: str, number: int = 0) -> Partition:
-        return Partition(f"p.{table}", number)
+        return Partition(f"p.shop.{table}", number)
 
     def make(self, table: str, partitions: int = 1) -> None:
-        self.broker.create(f"p.{table}", partitions)
+        self.broker.create(self.partition(table).topic, partitions)
 
     def delete(self, table: str) -> None:
-        self.broker.delete(f"p.{table}")
+        self.broker.delete(self.partition(table).topic)
 
-    def put(self, partition: Partition, *values: bytes | None, moves: bool = False) -> None:
+    def put(self, partition: Partition, *values: bytes | None, moves: bool = False, run: str = "") -> None:
         for value in values:
-            self.broker.produce(partition, b"{}", value, moves=moves)
+            self.broker.produce(partition, b"{}", value, moves=moves, run=run)
 
     def cut(self, partition: Partition, before: int) -> None:
         self.broker.expire(partition, before)
@@ -67,7 +67,7 @@ class KafkaBench:
         self._producer = Producer(self._client)
 
     def partition(self, table: str, number: int = 0) -> Partition:
-        return Partition(f"{self._settings.topic_prefix}.{table}", number)
+        return Partition(f"{self._settings.topic_prefix}.shop.{table}", number)
 
     def make(self, table: str, partitions: int = 1) -> None:
         new = NewTopic(self.partition(table).topic, num_partitions=partitions, replication_factor=1)
@@ -85,9 +85,10 @@ class KafkaBench:
         topic = self.partition(table).topic
         self._admin.delete_topics([topic])[topic].result(10)
 
-    def put(self, partition: Partition, *values: bytes | None, moves: bool = False) -> None:
+    def put(self, partition: Partition, *values: bytes | None, moves: bool = False, run: str = "") -> None:
+        headers = [*(_PAIR if moves else []), *([("__debezium.context.runId", run.encode())] if run else [])]
         for value in values:
-            self._producer.produce(partition.topic, value, b"{}", partition.number, headers=_PAIR if moves else [])
+            self._producer.produce(partition.topic, value, b"{}", partition.number, headers=headers)
         assert self._producer.flush(10) == 0
 
     def cut(self, partition: Partition, before: int) -> None:
@@ -193,7 +194,7 @@ def test_batches_are_bounded(bench: Bench, join: Callable[..., Member]) -> None:
     member = join()
     member.is_given(1)
     bench.put(t, b"a", b"b")
-    bench.put(t, b'{"op":"d"}', moves=True)
+    bench.put(t, b'{"op":"d"}', moves=True, run="019f")
     bench.put(t, None, b'{"op":"c"}')
     bench.put(t, b"z")
     sizes: list[int] = []
@@ -206,6 +207,7 @@ def test_batches_are_bounded(bench: Bench, join: Callable[..., Member]) -> None:
 
     assert [size for size in sizes if size] == [1, 1, 3, 1]
     assert [record.moves for record in member.records] == [False, False, True, False, False, False]
+    assert [record.run() for record in member.records] == ["", "", "019f", "", "", ""]
 
 
 def test_an_offset_that_the_log_does_not_hold(bench: Bench, join: Callable[..., Member]) -> None:

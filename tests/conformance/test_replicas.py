@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from tests.conformance.bench import P0, P1, WIDER, Bench, Steps, T, event, plan_of, row_of, rows_of
+from tests.unit.make import column
 
 from deltasync.debezium.rows import Rows
 from deltasync.errors import FencedError, GapError, RecordError
 from deltasync.failure import Verdict, verdict
 from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch, Replica
-from deltasync.progress import Claim, Progress, anew
+from deltasync.progress import Claim, Progress, anew, placed, vouched
 from deltasync.table import Table
 
 
@@ -94,12 +96,25 @@ def test_moved_by_hand(bench: Bench) -> None:
     bench.session.apply(Batch({P1: Claim("id", Progress())}, {P1: to}))
     audited, _ = bench.session.moved_since(0)
     bench.store.place(P1, "id", 8)
-    assert bench.session.open({P1: "id"}) == {P1: to._replace(next_offset=8)}
+    assert bench.session.open({P1: "id"}) == {P1: placed(to, 8)}
     bench.store.place(P1, "id", 4)
     newest, moved = bench.session.moved_since(audited)
 
     assert bench.session.open({P1: "id"}) == {P1: anew(to)._replace(next_offset=4)}
     assert (moved, bench.session.moved_since(newest)[1]) == ({P1}, set())
+
+
+@pytest.mark.parametrize("offset", [7, 9])
+def test_moved_by_hand_without_a_key(bench: Bench, offset: int) -> None:
+    """Only a move back forgets what was applied: it would be doubled."""
+    to = Progress(7, (3, 5), 1_700_000_000_000_001, 3, (b"keyless 7:1 1", b"y"))
+    bench.session.open({P1: "id"})
+    bench.session.apply(Batch({P1: Claim("id", Progress())}, {P1: to}))
+    bench.store.place(P1, "id", offset)
+    (moved,) = bench.session.open({P1: "id"}).values()
+    assert moved == placed(to, offset) == to._replace(next_offset=offset, tied=(*to.tied, vouched(offset)))
+    bench.store.place(P1, "id", 6)
+    assert bench.session.open({P1: "id"}) == {P1: anew(to)._replace(next_offset=6)}
 
 
 def test_upserts_and_deletes(bench: Bench) -> None:
@@ -221,3 +236,36 @@ def test_a_session_that_is_ended_wrote_nothing(bench: Bench) -> None:
     session.close()
 
     assert (bench.rows(), bench.offset()) == ({("1", "a", "b")}, 2)
+
+
+KEYLESS = Table("shop", "k", (column("n", "numeric"), column("j", "json"), column("a", "text")), (), "f")
+
+
+@pytest.mark.parametrize("copies", [3, 700])
+def test_rows_without_a_key_are_told_by_their_texts_and_number(bench: Bench, copies: int) -> None:
+    """As many of the equal rows go as are to, by `unnest` and by COPY; none goes for another, and none twice."""
+
+    def rows() -> Counter[tuple[str | None, ...]]:
+        return Counter(tuple(row[name] for name in "nja") for row in bench.store.rows("k", "nja"))
+
+    def of(number: int, n: str | None, j: str | None = None, a: str | None = "a") -> Rows:
+        return rows_of(*[{"n": n, "j": j, "a": a}] * number)
+
+    bench.do(events=(event(2, KEYLESS),))
+    for found in (of(copies, "1"), of(copies, "1.0", '{"a":  1}'), of(copies, None, None, None)):
+        bench.do(plan_of(table=KEYLESS, inserts=found))
+    bench.do(plan_of(table=KEYLESS, removes=of(2, "1.0", '{"a":  1}'), inserts=of(1, "1.0", '{"a": 1}')))
+    bench.do(plan_of(table=KEYLESS, removes=of(copies - 1, None, None, None)))
+    there: dict[tuple[str | None, ...], int] = {
+        ("1", None, "a"): copies,
+        ("1.0", '{"a":  1}', "a"): copies - 2,
+        ("1.0", '{"a": 1}', "a"): 1,
+    }
+    assert rows() == Counter({**there, (None, None, None): 1})
+
+    for gone in (of(copies + 1, "1"), of(1, "1.00"), of(1, None, None, ""), of(2, None, None, None)):
+        with pytest.raises(RecordError, match=r"1 rows of shop\.k that were changed or deleted on the source are not"):
+            bench.do(plan_of(table=KEYLESS, removes=gone))
+    assert rows() == Counter({**there, (None, None, None): 1})
+    bench.do(plan_of(table=KEYLESS, truncate=True, inserts=of(2, "NaN")))
+    assert rows() == Counter({("NaN", None, "a"): 2})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import httpx
+import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 from tests.flow import Flow, until
@@ -35,6 +36,15 @@ TABLES = """
     ALTER TABLE shop.beside REPLICA IDENTITY USING INDEX beside_code_key;
     CREATE TABLE shop.by_index (code int NOT NULL UNIQUE);
     ALTER TABLE shop.by_index REPLICA IDENTITY USING INDEX by_index_code_key;
+    CREATE TABLE shop.whole (a int);
+    ALTER TABLE shop.whole REPLICA IDENTITY FULL;
+    CREATE TABLE shop.parts (a int) PARTITION BY LIST (a);
+    CREATE TABLE shop.parts_1 PARTITION OF shop.parts (PRIMARY KEY (a)) FOR VALUES IN (1);
+    ALTER TABLE shop.parts REPLICA IDENTITY FULL;
+    CREATE TABLE shop.whole_parts (a int) PARTITION BY LIST (a);
+    CREATE TABLE shop.whole_parts_1 PARTITION OF shop.whole_parts DEFAULT;
+    ALTER TABLE shop.whole_parts REPLICA IDENTITY FULL;
+    ALTER TABLE shop.whole_parts_1 REPLICA IDENTITY FULL;
     CREATE TABLE shop.parts_by_index (code int NOT NULL, UNIQUE (code)) PARTITION BY RANGE (code);
     ALTER TABLE shop.parts_by_index REPLICA IDENTITY USING INDEX parts_by_index_code_key;
     CREATE UNLOGGED TABLE shop.cache (id int PRIMARY KEY);
@@ -55,6 +65,7 @@ TABLES = """
 """
 LEFT_OUT = (
     ("shop.keyless has no primary key", "warning", 'ALTER TABLE "shop"."keyless" ADD PRIMARY KEY'),
+    ("shop.parts has the partition shop.parts_1 without a usable key", "warning", "REPLICA IDENTITY FULL;"),
     ("shop.late_key has a deferrable primary key", "warning", 'DROP CONSTRAINT "late", ADD CONSTRAINT "late" PRIMARY'),
     ("shop.broken_key has an invalid primary key", "warning", 'REINDEX INDEX "shop"."broken_key_pkey";'),
     ("shop.nothing has REPLICA IDENTITY NOTHING", "warning", "REPLICA IDENTITY DEFAULT;"),
@@ -83,15 +94,22 @@ CLEAN = """
 """
 
 
-def test_tables_are_judged_before_anything_is_set_up(flow: Flow) -> None:
+@pytest.mark.parametrize("keyless", [True, False])
+def test_tables_are_judged_before_anything_is_set_up(flow: Flow, *, keyless: bool) -> None:
     """And as deltasync.refusal judges them on the source afterwards: what is left out is the same."""
+    section = flow.settings.source.model_copy(update={"keyless": keyless})
+    flow.settings = flow.settings.model_copy(update={"source": section})
     flow.source.execute("SET allow_system_table_mods = on")
     flow.source.execute(TABLES)
     report = examine(only(flow.settings, "source"))
+    whole = {"shop.whole", "shop.whole_parts"}
+    fine = {"shop.fine", "shop.said", "shop.child", "shop.by_index"} | (whole if keyless else set())
 
     expect(report, LEFT_OUT)
+    if not keyless:
+        expect(report, [(f"{name} has no primary key", "warning", "DELTASYNC_SOURCE_KEYLESS=true") for name in whole])
     expect(report, [("The source is not set up yet", "note", "deltasync source setup")])
-    assert not [f for f in report.findings if str(f.table) in ("shop.fine", "shop.said", "shop.child", "shop.by_index")]
+    assert not [f for f in report.findings if str(f.table) in fine]
     assert report.exit_code == 1
 
     refused = {t: [f.what for f in report.findings if str(f.table) == t] for t in _tables(flow)}

@@ -34,7 +34,7 @@ USER_TYPES = """
 """
 
 
-NO_KEY = "no primary key: add one, or set REPLICA IDENTITY USING INDEX a unique index of NOT NULL columns"
+NO_KEY = "no primary key: add one, or set REPLICA IDENTITY FULL, or USING INDEX a unique index of NOT NULL columns"
 
 
 def test_rows_of_the_transaction_that_creates_the_table_travel(source: Source) -> None:

@@ -29,7 +29,8 @@ def test_it_captures_what_has_a_key_and_says_why_not_of_the_rest(source: Source)
         "customer": None,
         "Order Line": None,
         "visit": None,
-        "keyless": "no primary key: add one, or set REPLICA IDENTITY USING INDEX a unique index of NOT NULL columns",
+        "keyless": "no primary key: add one, or set REPLICA IDENTITY FULL, or USING INDEX a unique index of NOT NULL "
+        "columns",
         "cache": "unlogged",
     }
     assert source.published() == {"customer", "Order Line", "visit"}
@@ -131,8 +132,9 @@ def test_a_source_of_version_1_is_migrated(source: Source) -> None:
     """It knows then whether the connector has the converter, and refuses by it."""
     source.setup()
     source.admin.execute("""
-        ALTER TABLE deltasync.pipeline DROP COLUMN raw_text; ALTER TABLE deltasync.carried_type DROP COLUMN needs;
-        DROP TABLE deltasync.skipping_table; UPDATE deltasync.source_version SET version = 1
+        ALTER TABLE deltasync.pipeline DROP COLUMN raw_text, DROP COLUMN keyless;
+        ALTER TABLE deltasync.carried_type DROP COLUMN needs; DROP TABLE deltasync.skipping_table;
+        UPDATE deltasync.source_version SET version = 1
     """)
     with_converter = source.settings.connect.model_copy(update={"raw_text": True})
     Source(source.admin, source.settings.model_copy(update={"connect": with_converter})).setup()

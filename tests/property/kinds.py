@@ -100,10 +100,17 @@ SPREAD = ("item", "line")
 UNIQUE = "seat"
 _TABLES[UNIQUE] = ({"id": INT8, "spot": SPOT, "n": INT4, "flag": BOOL, "note": TEXT}, ("id",))
 _INDEXES = {UNIQUE: (("spot",), ("n", "flag"))}
-# A table without a primary key: an index is its key, and Debezium's records have these columns for theirs.
-BY_INDEX = "ticket"
-_TABLES[BY_INDEX] = ({"k": NUMERIC, "note": TEXT, "x": INT4, "y": CODE}, ("y", "x"))
-_RECORD_KEYS = {BY_INDEX: ("k",)}
+# Tables without a primary key: their REPLICA IDENTITY, and the key that Debezium gives to their records.
+_WITHOUT_PRIMARY_KEY = {"ticket": ("i", ("k",)), "pile": ("f", ("a",)), "heap": ("f", ())}
+BY_INDEX, *_KEYLESS = _WITHOUT_PRIMARY_KEY
+KEYLESS = tuple(_KEYLESS)
+_TABLES |= {
+    "ticket": ({"k": NUMERIC, "note": TEXT, "x": INT4, "y": CODE}, ("y", "x")),
+    "pile": ({"a": INT4, "d": DATE}, ()),
+    "heap": ({"flag": BOOL, "k": NUMERIC}, ()),
+}
+# What tells equal rows apart in the source: no column, and nobody else sees it.
+CTID = "ctid"
 # What a type may become: numbers that the one before cannot hold, and texts that are no JSON.
 _ALTERED = {
     INT4: Kind("int8", "bigint", lambda n: str(5_000_000_000 * (n % 2) + n % 3), lambda text, _: int(text)),
@@ -122,7 +129,7 @@ EXTRA = TEXT
 
 @dataclass(frozen=True)
 class Shape:
-    """A simulated table: its kinds by column, its description, the columns of its records' keys and unique indexes.
+    """A simulated table: its kinds by column, its description, the columns of its unique indexes and records' keys.
 
     `reference` is a column with the key of a row of another table, which is named.
     """
@@ -161,6 +168,8 @@ class Shape:
 
     def identity(self, row: dict[str, str | None]) -> Hashable:
         """What makes two keys one in PostgreSQL."""
+        if self.table.is_keyless:
+            return row.get(CTID)
         return tuple(_number(row[name]) if self.kinds[name] is NUMERIC else row[name] for name in self.key)
 
 
@@ -181,8 +190,9 @@ def shape(name: str, extra: int = 0, is_altered: bool = False) -> Shape:  # noqa
         )
         for column, kind in kinds.items()
     )
-    table = Table("shop", name, columns, key, "i" if name in _RECORD_KEYS else "d")
-    return Shape(kinds, table, _RECORD_KEYS.get(name, key), _INDEXES.get(name, ()), _REFERENCES.get(name))
+    identity, record_key = _WITHOUT_PRIMARY_KEY.get(name, ("d", key))
+    table = Table("shop", name, columns, key, identity)
+    return Shape(kinds, table, record_key, _INDEXES.get(name, ()), _REFERENCES.get(name))
 
 
 def is_big(kind: Kind, text: str | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from tests.property.kinds import BY_INDEX, FAMILY, NAMES, SPREAD, UNIQUE
+from tests.property.kinds import BY_INDEX, FAMILY, KEYLESS, NAMES, SPREAD, UNIQUE
 from tests.property.statements import STATEMENTS
 
 Op = tuple[str, int, int, int]
@@ -49,6 +49,8 @@ _TRAITS = {"ordered": 0.8, "deferrable": 0.5, "acts": 0.3}
 _TORN = 0.2
 # How often columns get other types.
 _ALTERED = 0.15
+# How often there are tables without any key.
+_KEYLESS = 0.4
 # A batch of so many records holds all that a scenario has.
 ALL = 1000
 # A batch of so many records holds what only makes sense together.
@@ -100,7 +102,8 @@ def scenario(seed: int) -> Scenario:
     found = _wider(found, random.Random(f"wider {seed}"))  # noqa: S311 - as above
     found = _related(found, random.Random(f"related {seed}"))  # noqa: S311 - as above
     found = _torn(found, random.Random(f"torn {seed}"))  # noqa: S311 - as above
-    return _altered(found, random.Random(f"altered {seed}"))  # noqa: S311 - as above
+    found = _altered(found, random.Random(f"altered {seed}"))  # noqa: S311 - as above
+    return _keyless(found, random.Random(f"keyless {seed}"))  # noqa: S311 - as above
 
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
@@ -156,6 +159,13 @@ def _torn(found: Scenario, rng: random.Random) -> Scenario:
 def _altered(found: Scenario, rng: random.Random) -> Scenario:
     """With columns that get other types."""
     return found._replace(ops=_among(rng, found.ops, {"alter": 1})) if rng.random() < _ALTERED else found
+
+
+def _keyless(found: Scenario, rng: random.Random) -> Scenario:
+    """With tables without any key, beside others."""
+    if rng.random() >= _KEYLESS or found.family:
+        return found
+    return found._replace(tables=(*found.tables, *rng.sample(KEYLESS, rng.choice((1, 1, 2)))))
 
 
 def _plain(rng: random.Random) -> Scenario:

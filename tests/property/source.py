@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 import msgspec
-from tests.property.kinds import Shape, is_big, shape, token, unavailable
+from tests.property.kinds import CTID, Shape, is_big, shape, token, unavailable
 from tests.property.locks import Family, Locks, Transaction
 
 from deltasync.debezium.schema_log import CANARY, SCHEMA_LOG
@@ -25,7 +26,8 @@ class Event(NamedTuple):
 
     `lacks` tells that values did not travel, `moves` that the row goes on under another key, `takes` which unique
     values the row has then, `together` that it does not fit in without the next ones. `order` is the change's number in
-    its transaction. Where the end of each one is told, that is an event as well, with the op END.
+    its transaction. Where the end of each one is told, that is an event as well, with the op END. `was` and `now` are
+    the row before and after it.
     """
 
     transaction: int
@@ -41,6 +43,8 @@ class Event(NamedTuple):
     together: bool = False
     before: str | None = None
     order: int = 0
+    was: Row | None = None
+    now: Row | None = None
 
 
 class Source:
@@ -72,6 +76,7 @@ class Source:
         self._spread = frozenset(spread)
         self._rows: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
         self._locks = Locks(self.shapes, self._rows, family or Family())
+        self._places = count(1)
         self._lsn = 10_000
         self._clock_us = 1_700_000_000_000_000
         for name in self.shapes:
@@ -81,6 +86,8 @@ class Source:
 
     def insert(self, session: int, name: str, rows: list[Row]) -> None:
         """One INSERT, or COPY where there are more rows: they share one place in the log."""
+        if self.shapes[name].table.is_keyless:
+            rows = [{**row, CTID: str(next(self._places))} for row in rows]
         found = {self.shapes[name].identity(row): row for row in rows}
         there = self._rows[name].keys() | {identity for table, identity in self._locks.gone if table == name}
         fresh = {identity: row for identity, row in found.items() if identity not in there}
@@ -92,7 +99,7 @@ class Source:
         for identity, row in fresh.items():
             self._rows[name][identity] = row
             takes = self.shapes[name].taken(row)
-            self._log(session, lsn, name, "c", self._key(name, row), self._image(name, row), takes=takes)
+            self._log(session, lsn, name, "c", self._key(name, row), self._image(name, row), takes=takes, now=row)
 
     def exchange(self, session: int, name: str, identities: Sequence[Hashable], columns: Iterable[str]) -> None:
         """UPDATE of rows that pass values on to the next; a deferred index looks at them when all is done."""
@@ -112,8 +119,8 @@ class Source:
         after = {**before, **changes}
         moved = self.shapes[name].identity(after)
         told = self._told(name, before, after)
-        old, new = self._key(name, told or before), self._key(name, after)
-        lacking = frozenset() if name in self._full else self._untouched(name, before, after)
+        old, new = self._key(name, before if told is None else told), self._key(name, after)
+        lacking = frozenset() if self._is_full(name) else self._untouched(name, before, after)
         if old != new and lacking and name in self._spread:
             return
         if (moved != identity and moved in self._rows[name]) or not self._locks.lock(session, name, (identity, moved)):
@@ -131,15 +138,24 @@ class Source:
         image, takes = self._image(name, after, lacking), self.shapes[name].taken(after)
         del self._rows[name][identity]
         self._rows[name][moved] = after
-        by_index = self.shapes[name].table.is_keyed_by_rows
-        image_before = self._image(name, told) if told else None
-        log = partial(self._log, session, lsn, name, lacks=bool(lacking), takes=takes, together=deferred)
-        if old == new or (by_index and told is None):
-            log("u", new, image, before=image_before)
-        else:
+        before_image = None if told is None else self._image(name, told)
+        log = partial(self._log, session, lsn, name)
+        if old != new and (told is not None or self.shapes[name].key == self.shapes[name].record_key):
             self.moved[lsn] = name, before, after
-            self._log(session, lsn, name, "d", old, None, moves=True, before=image_before)
-            log("c", new, image)
+            log("d", old, None, moves=True, before=before_image, was=before)
+            log("c", new, image, lacks=bool(lacking), takes=takes, together=deferred, now=after)
+        else:
+            log(
+                "u",
+                new,
+                image,
+                lacks=bool(lacking),
+                takes=takes,
+                together=deferred,
+                before=before_image,
+                was=before,
+                now=after,
+            )
         for child, key, column in below:
             self.update(session, child, key, {column: after[self.shapes[name].key[0]]})
 
@@ -156,8 +172,8 @@ class Source:
             return
         del self._rows[name][identity]
         told = self._told(name, row, None)
-        before = self._image(name, told) if told else None
-        self._log(session, self._write(), name, "d", self._key(name, told or row), None, before=before)
+        before = None if told is None else self._image(name, told)
+        self._log(session, self._write(), name, "d", self._key(name, told or row), None, before=before, was=row)
         for child, key, column in below:
             if self._locks.family.on_delete == "cascade":
                 self.delete(session, child, key)
@@ -269,6 +285,10 @@ class Source:
     def row(self, name: str, identity: Hashable) -> Row:
         return self._rows[name][identity]
 
+    def is_keyless(self, name: str) -> bool:
+        shape = self.shapes.get(name)
+        return shape is not None and shape.table.is_keyless
+
     def position(self) -> int:
         """A place in the log: where a slot that is made now begins."""
         return self._write()
@@ -276,7 +296,7 @@ class Source:
     def clock_us(self) -> int:
         return self._clock_us
 
-    def snapshot(self) -> Iterable[tuple[TableId, bytes, str]]:
+    def snapshot(self) -> Iterable[tuple[TableId, bytes | None, str]]:
         """The rows that a snapshot reads: committed ones."""
         for name, rows in self.committed.items():
             for row in rows.values():
@@ -327,16 +347,22 @@ class Source:
         takes: Iterable[Hashable] = (),
         together: bool = False,
         before: str | None = None,
+        was: Row | None = None,
+        now: Row | None = None,
     ) -> None:
         table = self.shapes[name].table.id
-        event = Event(0, lsn, 0, table, op, key, after, lacks, moves, tuple(takes), together, before)
+        event = Event(0, lsn, 0, table, op, key, after, lacks, moves, tuple(takes), together, before, 0, was, now)
         self._locks.open.setdefault(session, Transaction()).events.append(event)
 
+    def _is_full(self, name: str) -> bool:
+        return name in self._full or self.shapes[name].table.replica_identity == "f"
+
     def _told(self, name: str, before: Row, after: Row | None) -> Row | None:
-        """What the log has of a row before its change where an index is the key: its columns, if they change."""
+        """What the log has of a row before its change, of a table without a primary key; the rest of it is NULL."""
         shape = self.shapes[name]
-        same = after is not None and all(before[column] == after[column] for column in shape.key)
-        if same or not shape.table.is_keyed_by_rows:
+        if shape.table.is_keyless:
+            return before
+        if shape.key == shape.record_key or (after is not None and all(before[c] == after[c] for c in shape.key)):
             return None
         return {column: before[column] if column in shape.key else None for column in shape.kinds}
 
@@ -344,8 +370,11 @@ class Source:
         kinds = self.shapes[name].kinds
         return frozenset(c for c, kind in kinds.items() if is_big(kind, before[c]) and before[c] == after[c])
 
-    def _key(self, name: str, row: Row, *, snapshot: bool = False) -> bytes:
+    def _key(self, name: str, row: Row, *, snapshot: bool = False) -> bytes | None:
+        """The key that Debezium gives to a record."""
         kinds, key = self.shapes[name].kinds, self.shapes[name].record_key
+        if not key:
+            return None
         return ("{" + ",".join(f'"{c}":{token(kinds[c], row[c], snapshot)}' for c in key) + "}").encode()
 
     def _image(self, name: str, row: Row, lacking: frozenset[str] = frozenset(), *, snap: bool = False) -> str:

@@ -18,9 +18,10 @@ def insert(source: Source, session: int, table: int, n: int) -> None:
 
 
 def copy(source: Source, session: int, table: int, n: int) -> None:
-    """COPY: rows with one place in the log."""
+    """COPY: rows with one place in the log, without a key also some that are equal."""
     name = _name(source, table)
-    source.insert(session, name, [_row(source, name, n + i) for i in range(2 + n % 4)])
+    alike = 2 if source.is_keyless(name) else 1
+    source.insert(session, name, [_row(source, name, n + i // alike) for i in range(2 + n % 4)])
 
 
 def update(source: Source, session: int, table: int, n: int) -> None:

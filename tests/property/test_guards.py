@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import takewhile
+from itertools import count, takewhile
 from pathlib import Path
 
 import msgspec
 import pytest
 from tests.property.shrink import failure, from_json, watched
 
-from deltasync import intake, pipeline, plan, progress, transactions, whole
+from deltasync import intake, keyless, pipeline, plan, progress, transactions, whole
 from deltasync.assignment import Assignment
 from deltasync.change import Change, Log, Op, Partition
 from deltasync.compact import Chain
-from deltasync.debezium import keys
+from deltasync.debezium.keys import RowKeys
 from deltasync.debezium.rows import RowDecoder
 from deltasync.kafka import memory as kafka
 from deltasync.ports import Batch
@@ -37,7 +37,7 @@ _APPLIED = progress.applied
 _IS_OLDER = progress.is_older
 _ONCE = whole.once
 _IS_READ = Transactions._is_read_far_enough  # noqa: SLF001
-_KEYED = keys.keyed_by_rows
+_KEYED = RowKeys.keyed
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -138,7 +138,7 @@ def _halves_are_parted(patch: pytest.MonkeyPatch) -> None:
 
 
 def _old_keys_are_not_told(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(intake, "_joined", lambda _half, one, _before, _tables: one)
+    patch.setattr(intake._Taking, "_joined", lambda _taking, _half, _record, _before: None)  # noqa: SLF001
 
 
 def _halves_are_awaited_anywhere(patch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def _transactions_are_parted(patch: pytest.MonkeyPatch) -> None:
 
 
 def _reads_move_the_watermark(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(progress, "applied", lambda at, change: _APPLIED(at, change._replace(incremental=False)))
+    patch.setattr(progress, "applied", lambda at, change: _APPLIED(at, change._replace(snapshot=None)))
 
 
 def _reads_are_skipped(patch: pytest.MonkeyPatch) -> None:
@@ -180,14 +180,51 @@ def _older_read(at: Progress, change: Change) -> bool:
     return change.op is Op.READ and _position(change) <= _mark(at)
 
 
+def _numbers_are_not_compared(patch: pytest.MonkeyPatch) -> None:
+    def rule(at: Progress, _latest: object, change: Change) -> bool:
+        return _position(change)[1] < _mark(at)[1]
+
+    patch.setattr(keyless, "_is_again_within", rule)
+
+
+def _all_at_the_watermark_is_known(patch: pytest.MonkeyPatch) -> None:
+    def rule(at: Progress, _latest: object, change: Change) -> bool:
+        return _position(change)[1] <= _mark(at)[1]
+
+    patch.setattr(keyless, "_is_again_within", rule)
+
+
+def _new_numbers_are_new_rows(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keyless, "_goes_on", lambda _latest, _change: True)
+
+
+def _no_run_is_doubted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keyless, "skipped", progress.skipped)
+
+
+def _transactions_do_not_go_on(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keyless, "_latest", lambda _progress: None)
+
+
+def _nobody_vouches(patch: pytest.MonkeyPatch) -> None:
+    words = count()
+    patch.setattr(progress, "vouched", lambda _offset: b"%d" % next(words))
+
+
+def _no_read_begins(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keyless, "begins", lambda _progress, _change: False)
+
+
+def _no_read_is_the_last(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keyless, "_READ_TO_ITS_END", keyless._READING)  # noqa: SLF001
+
+
 def _record_keys_are_taken(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(keys, "keyed_by_rows", lambda change, _record, _table: change)
+    patch.setattr(RowKeys, "keyed", lambda _keys, change: change)
 
 
 def _old_keys_are_not_read(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        keys, "keyed_by_rows", lambda change, record, table: _KEYED(change, record, table)._replace(old_key=None)
-    )
+    patch.setattr(RowKeys, "keyed", lambda keys, change: _KEYED(keys, change)._replace(old_key=None))
 
 
 def _transactions_are_applied_in_part(patch: pytest.MonkeyPatch) -> None:
@@ -287,6 +324,14 @@ def _truncate_overtakes(patch: pytest.MonkeyPatch) -> None:
 
 
 GUARDS: dict[str, Patch] = {
+    "a change of equal rows is known by its number": _numbers_are_not_compared,
+    "numbers tell what is new at the watermark": _all_at_the_watermark_is_known,
+    "a row under a new number may be one of those before it": _new_numbers_are_new_rows,
+    "a run that began in the first place is remembered": _no_run_is_doubted,
+    "the rest of a transaction is known by its place": _transactions_do_not_go_on,
+    "an operator vouches for a record": _nobody_vouches,
+    "the first read empties a table without a key": _no_read_begins,
+    "behind the last read another snapshot begins": _no_read_is_the_last,
     "the ledger is written with the rows": _no_ledger_write,
     "the fence compares": _no_fence,
     "the fence locks": _no_lock,

@@ -6,11 +6,12 @@ things happen: what comes next in the scenario, until it wakes.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 
 from tests.property.connector import PREFIX, Connector
-from tests.property.kinds import UNIQUE, Shape
+from tests.property.keyless import Keyless, counted
+from tests.property.kinds import CTID, UNIQUE, Shape
 from tests.property.locks import Family
 from tests.property.scenario import ALL, Op, Scenario
 from tests.property.source import Row, Source
@@ -34,6 +35,7 @@ _NARROW = "The replica's table"
 _FOLLOWS = ("(23503)", "reference on the replica", "cannot be read")
 # With whole transactions also behind null first halves: of what was under way when the clock went back.
 _IS_DOUBTFUL = "Nothing is applied before it is whole"
+_KEYLESS = "which has no key, and"
 
 
 class BrokenError(AssertionError):
@@ -84,8 +86,10 @@ class World:
         self.perform(len(self._ops))
         self._seen = len(self._source.history)  # the commit at which the replica was seen last
         self._source.history.append({name: dict(rows) for name, rows in self._source.committed.items()})
+        self.keyless = Keyless(self._source, self._connector, self.broker, store, self._move)
         self._connector.snapshot(scenario.aborted_reads)
         self._loaded = {p: log.end_offset for p in self.broker.partitions("") if (log := self.broker.log(p))}
+        self.keyless.loaded = self._loaded
         self._ops.extend(scenario.ops)
         self._workers = [Worker(self) for _ in range(scenario.workers)]
 
@@ -146,9 +150,9 @@ class World:
         if rows == self._rows:
             return
         self._rows = rows
-        found = {name: _known(self._source.shapes[name].identity, rows[name]) for name in rows}
+        found = {name: _known(rows[name]) for name in rows}
         for index, state in enumerate(self._source.history[self._seen :], self._seen):
-            if all(_known(self._source.shapes[name].identity, state[name].values()) == found[name] for name in found):
+            if all(_known(state[name].values()) == found[name] for name in found):
                 self._seen = index
                 return
         raise BrokenError(f"the replica is the source at no commit since {self._seen}")
@@ -221,11 +225,15 @@ class World:
         if found and not self.whole:  # there nothing is moved backwards, nor to where it is
             partition, progress = found[where % len(found)]
             is_unique = partition.topic.endswith(f".{UNIQUE}")  # what a row had there may be another's by now
+            if self.keyless.holds(partition):
+                self.keyless.place(partition, progress.next_offset, back=not n % 2)
+                return
             self._move(partition, progress.next_offset if n % 2 or is_unique else 0)
 
     def _move(self, partition: Partition, offset: int) -> None:
         log = self.broker.log(partition)
-        if offset <= self._ledger.get(partition, 0):
+        before = self._ledger.get(partition, 0)
+        if offset < before or (offset == before and not self.keyless.holds(partition)):
             self._connector.began_anew = self._connector.watermark_forgotten = True
         self._ledger[partition] = offset
         self.store.place(partition, log.topic_id if log else "", offset)
@@ -263,18 +271,35 @@ class World:
         troubles = self._troubles()
         halts = (*_HALTS, _IS_DOUBTFUL) if self.whole and self._connector.began_anew else _HALTS
         halted = [trouble for trouble in troubles if any(why in trouble for why in halts)]
-        if halted and all(trouble in halted or any(why in trouble for why in _FOLLOWS) for trouble in troubles):
+        has_halted = bool(halted) and all(t in halted or any(why in t for why in _FOLLOWS) for t in troubles)
+        is_one_keyless = any(_KEYLESS in trouble for trouble in troubles)
+        # An operator has let such a table go on, but nothing passes what is not whole.
+        if self.whole if is_one_keyless else has_halted:
             raise HaltedError("; ".join(troubles))
         raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}")
 
     def _look_at(self, partition: Partition, offset: int) -> None:
         """What an operator does about a record that nobody can read, and one whose second half never comes."""
+        if self.keyless.holds(partition) and not self.whole:
+            self._look_at_keyless(partition, offset)
+            return
         lost = self._connector.lost.get((partition, offset))
         if lost is not None:
             name, before, after = self._source.moved[self._source.stream[lost].lsn]
             self.store.mend(self._source.shapes[name].table, before, after)
         if lost is not None or (partition, offset) in self._poison:
             self._move(partition, offset + 1)
+
+    def _look_at_keyless(self, partition: Partition, offset: int) -> None:
+        if self._is_stopped(partition):
+            wrong = self.keyless.surplus(partition, offset)
+            if wrong is not None:
+                raise BrokenError(f"{partition} stops at {offset} with {wrong}")
+            self.keyless.step_over(partition, offset)
+
+    def _is_stopped(self, partition: Partition) -> bool:
+        """True where it cannot go on by itself."""
+        return any(trouble.startswith(f"{partition} stopped") for trouble in self._troubles())
 
     def _expel_ghosts(self) -> None:
         for ghost in self.ghosts:
@@ -293,8 +318,13 @@ class World:
     def _unapplied(self) -> dict[str, int]:
         ledger = self.store.ledger()
         ends = {p: log.end_offset for p in self.broker.partitions(f"{PREFIX}.") if (log := self.broker.log(p))}
-        lag = {str(p): end - ledger.get(p, Progress()).next_offset for p, end in ends.items()}
-        return {partition: records for partition, records in lag.items() if records}
+        lag = {p: end - ledger.get(p, Progress()).next_offset for p, end in ends.items()}
+        return {str(p): records for p, records in lag.items() if records and not self._is_level(p, ends[p] - records)}
+
+    def _is_level(self, partition: Partition, offset: int) -> bool:
+        """True where it stopped for good, in front of nothing that is new."""
+        stopped = not self.whole and self.keyless.holds(partition) and self._is_stopped(partition)
+        return stopped and self.keyless.lacking(partition, offset) is None
 
     def _troubles(self) -> list[str]:
         return [f"{t.partition} {t.state.value}: {t.error.what}" for w in self._workers for t in w.pipeline.troubles()]
@@ -305,13 +335,14 @@ class World:
 
     def _compare(self, when: str) -> None:
         for name, shape in self._source.shapes.items():
-            wanted = self._source.committed[name]
             types = {column.name: column.sql_type for column in shape.table.columns}
             if self.store.columns(name) != types and name not in self._made:
                 raise BrokenError(f"shop.{name} has other columns {when}: {self.store.columns(name)} for {types}")
-            found = _by_identity(shape.identity, self.store.rows(name, list(shape.kinds)))
+            columns = list(shape.kinds)
+            wanted = counted(self._source.committed[name].values(), columns)
+            found = counted(self.store.rows(name, columns), columns)
             if found != wanted:
-                raise BrokenError(f"shop.{name} differs {when}: {_difference(wanted, found)}")
+                raise BrokenError(f"shop.{name} differs {when}: {wanted - found} missing, {found - wanted} surplus")
         beats = [row["beat"] for row in self.store.rows("source_canary", ["beat"])]
         if beats != [str(self._source.beat)] * bool(self._source.beat):
             raise BrokenError(f"the canary is at {beats} {when}, not at {self._source.beat}")
@@ -338,15 +369,7 @@ def _foreign(shape: Shape, scenario: Scenario) -> Foreign:
     return Foreign(shape.table.id, column, TableId(shape.table.schema, parent), is_deferrable, acts)
 
 
-def _known(identity: Callable[[Row], Hashable], rows: Iterable[Row]) -> dict[Hashable, Row]:
+def _known(rows: Iterable[Row]) -> Counter[frozenset[tuple[str, str]]]:
     """Rows without what is NULL, so that a column that was not there yet makes no difference."""
-    return {identity(row): {name: text for name, text in row.items() if text is not None} for row in rows}
-
-
-def _by_identity(identity: Callable[[Row], Hashable], rows: Iterable[Row]) -> dict[Hashable, Row]:
-    return {identity(row): row for row in rows}
-
-
-def _difference(wanted: dict[Hashable, Row], found: dict[Hashable, Row]) -> str:
-    keys = sorted(wanted.keys() | found.keys(), key=str)
-    return "; ".join(f"{k}: {found.get(k)} for {wanted.get(k)}" for k in keys if found.get(k) != wanted.get(k))
+    told = ({name: text for name, text in row.items() if text is not None and name != CTID} for row in rows)
+    return Counter(frozenset(row.items()) for row in told)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from tests.unit.make import P0, PLACEHOLDER, TABLE, column, described, envelope, record
 
 from deltasync.change import Partition, Record
-from deltasync.intake import Intake, Tables, take
+from deltasync.intake import Intake, take
 from deltasync.progress import Progress
+from deltasync.readable import Tables
 from deltasync.replica.tables import CANARY
 from deltasync.table import SourceTable, Table, TableId
 
@@ -250,37 +250,3 @@ def test_records_from_before_the_converter_are_read_in_their_own_form() -> None:
     (cut,) = found.cuts.values()
     assert (cut.offset, cut.waits) == (3, False)
     assert "from before Connect had the raw-text converter" in cut.error.what
-
-
-BY_INDEX = described(msgspec.structs.replace(TABLE, replica_identity="i"))
-
-
-def test_a_table_without_a_primary_key_is_keyed_by_its_rows() -> None:
-    """Whatever key its records have; several partitions have no order then."""
-    records = [
-        record({**envelope("u"), "before": {"id": 7, "a": None, "b": None}}, 0, key={"a": None}),
-        record({**envelope("d"), "before": {"id": 1, "a": None, "b": None}}, 1, key={"a": None}),
-    ]
-    found = take(records, {P0: Progress()}, _tables(t=BY_INDEX))
-    assert [(one.change.key, one.change.old_key) for one in found.taken if one.change] == [
-        (b'{"id":1}', b'{"id":7}'),
-        (b'{"id":1}', None),
-    ]
-
-    (cut,) = take(records, {P0: Progress()}, _tables(t=BY_INDEX), spread=[P0.topic]).cuts.values()
-    assert (cut.waits, "has no primary key, and its topic has several partitions" in cut.error.what) == (False, True)
-    (cut,) = take([record(envelope("d"))], {P0: Progress()}, _tables(t=BY_INDEX)).cuts.values()
-    assert (cut.waits, "does not hold the key" in cut.error.what) == (False, True)
-    waits = take([record(envelope("d"))], {P0: Progress()}, _tables(t=BY_INDEX._replace(captured=False)))
-    assert [cut.waits for cut in waits.cuts.values()] == [True]
-
-
-def test_where_positions_began_anew_a_row_under_its_new_key_is_not_given_anothers_values() -> None:
-    """As with the two halves of a key change: one record may tell it, too."""
-    value = {**envelope("u", {"id": 1, "a": PLACEHOLDER, "b": "1"}, sequence='[null,"5"]'), "before": {"id": 7}}
-    applied = Progress(0, (10, 10), 10)
-
-    (cut,) = take([record(value)], {P0: applied}, _tables(t=BY_INDEX)).cuts.values()
-    assert (cut.waits, "the connector began anew" in cut.error.what) == (False, True)
-    value["after"] = {"id": 1, "a": "whole", "b": "1"}
-    assert not take([record(value)], {P0: applied}, _tables(t=BY_INDEX)).cuts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from tests.unit.make import PLACEHOLDER, TABLE, change, decoder
+from tests.unit.make import PLACEHOLDER, TABLE, change, compact_json, decoder
 
 from deltasync.change import Change
 from deltasync.compact import compact
@@ -106,3 +107,62 @@ def test_truncate_is_part_of_the_plan() -> None:
     found = _plan(change("c"), change("t"))
 
     assert (found.truncate, found.deletes, found.upserts) == (True, None, [])
+
+
+KEYLESS = msgspec.structs.replace(TABLE, primary_key=(), replica_identity="f")
+
+
+def _of_rows(*rows: tuple[str, object, object]) -> TablePlan:
+    """The plan of changes given as op, row before and row after; of the columns id, a, b."""
+    found = []
+    for op, *both in rows:
+        before, after = (None if row is None else compact_json(row) for row in both)
+        found.append(change(op)._replace(key=None, before=before, row=after))
+    decoders = {TABLE.id: decoder(KEYLESS)}
+    return plan(compact(found, decoders), decoders)[0]
+
+
+def _row(id_: int, b: str | None = "1.0", **more: str) -> dict[str, object]:
+    return {"id": id_, "a": None, "b": b, **more}
+
+
+def test_rows_without_a_key_are_counted() -> None:
+    """What comes and goes again is nothing; one JSON or another, it is the row that counts."""
+    found = _of_rows(
+        ("c", None, _row(1)),
+        ("c", None, _row(1)),
+        ("c", None, {"b": "1.0", "a": None, "id": 1}),
+        ("d", _row(2), None),
+        ("u", _row(2), _row(3)),
+        ("u", _row(3), _row(2)),
+        ("u", _row(4), _row(4)),
+        ("d", _row(5, "1.00"), None),
+        ("c", None, _row(5)),
+    )
+
+    assert found.inserts is not None
+    assert found.removes is not None
+    assert sorted(zip(*found.inserts.values, strict=True)) == [("1", None, "1.0")] * 3 + [("5", None, "1.0")]
+    assert sorted(zip(*found.removes.values, strict=True)) == [("2", None, "1.0"), ("5", None, "1.00")]
+    assert (found.deletes, found.upserts, found.updates, found.moves, found.truncate) == (None, [], [], [], False)
+
+
+def test_behind_a_truncate_only_what_came_later_counts() -> None:
+    found = _of_rows(("d", _row(9), None), ("c", None, _row(1)), ("t", None, None), ("c", None, _row(2)))
+
+    assert (found.truncate, found.removes) == (True, None)
+    assert found.inserts is not None
+    assert found.inserts.values == [["2"], [None], ["1.0"]]
+    with pytest.raises(RecordError, match=r"1 rows of shop\.t that were changed or deleted"):
+        _of_rows(("t", None, None), ("d", _row(1), None))
+
+
+def test_a_batch_is_of_rows_with_the_same_columns() -> None:
+    """Where the table got a column in between, the batch is parted there; what did not travel is not guessed."""
+    short = {"id": 1, "a": None}
+    assert _of_rows(("c", None, short), ("d", short, None), ("c", None, short)).inserts is not None
+    for rows in ([("c", None, short), ("d", _row(1), None)], [("c", None, _row(1, a=PLACEHOLDER))]):
+        with pytest.raises(RecordError, match="lacks columns or values"):
+            _of_rows(*rows)
+    with pytest.raises(StaleDescriptionError):
+        _of_rows(("c", None, _row(1, new="x")))

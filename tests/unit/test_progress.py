@@ -71,7 +71,7 @@ def test_what_comes_again_behind_a_truncate_is_applied_again() -> None:
 
 def test_incremental_reads_leave_the_watermark_alone() -> None:
     """They are taken between transactions, with a position that later changes may be below."""
-    assert rule.applied(AT, _at(99, 99, 500, "r", incremental=True)).watermark == AT.watermark
+    assert rule.applied(AT, _at(99, 99, 500, "r", snapshot="incremental")).watermark == AT.watermark
 
 
 def test_the_commit_time_never_goes_back_and_is_not_a_snapshots() -> None:

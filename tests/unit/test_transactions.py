@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import msgspec
 import pytest
-from tests.unit.make import TABLE, envelope, record
+from tests.unit.make import change, envelope, record
 
 from deltasync.change import Op, Partition, Record
 from deltasync.errors import RecordError
 from deltasync.progress import Progress
-from deltasync.spool import Spool
+from deltasync.spool import Spool, Spooled
 from deltasync.transactions import Transactions
 from deltasync.whole import Unit, changes_of, is_partly_applied, joined
 
@@ -187,16 +186,14 @@ def test_a_key_change_of_which_a_half_is_missing_is_not_applied() -> None:
             changes_of(unit.reads)
 
 
-def test_the_index_of_a_table_without_a_primary_key_is_its_key() -> None:
-    """It is read from the rows where the table is known when its records are read, and that is told."""
-    for table in (TABLE, None, msgspec.structs.replace(TABLE, replica_identity="i", primary_key=("a",))):
-        log = Log()
-        log.transactions = Transactions(ENDS, 100, 10_000, partial(Spool, 10**6), lambda _id, table=table: table)  # type: ignore[misc]
-        unit = log.taken(log.change(A, 1, 1, "c"), log.read(B), log.end(1, 1))[-1]
-        read, *_ = unit.reads
-        by_rows = table is not None and table.replica_identity == "i"
-        assert read.change is not None
-        assert (read.by_rows, read.change.key) == (by_rows, b'{"a":"x"}' if by_rows else b'{"id":1}')
+def test_a_key_change_tells_the_row_before_it() -> None:
+    """Where an index is the key, it is read from that once the table is known."""
+    halves = (
+        Spooled(1, moves=True, change=change("d", 7, before=b'{"id":7}')),
+        Spooled(2, moves=False, change=change("c")),
+    )
+
+    assert [(c.old_key, c.before) for c in joined(halves)] == [(b'{"id":7}', b'{"id":7}')]
 
 
 def test_what_cannot_be_read_stops_behind_what_was_before_it() -> None:

@@ -126,7 +126,7 @@ class _Examination:
             facts = source.read(connection, pipeline, name)
             published = facts.publication.tables if facts.publication else ()
             raw_text = settings.connect.raw_text
-            found = tables.read(connection, facts.server.tables, published, pipeline.exclude, raw_text=raw_text)
+            found = tables.read(connection, facts.server.tables, published, pipeline)
             self._captured = found.captured
             yield from source.judge(facts, pipeline)
             yield from tables.judge(found)
@@ -152,6 +152,7 @@ class _Examination:
                 settings.unavailable_value,
                 raw_text=settings.connect.raw_text,
                 transactions=settings.consistency == "transaction",
+                keyless=settings.source.keyless,
             )
             yield from connector.judge(connector.read(client, name, known), agreed)
 
@@ -166,7 +167,7 @@ class _Examination:
     def _kafka(self) -> Iterator[Finding]:
         captured = self._captured or ()
         named = [table.id for table in captured]
-        keyless = {table.id for table in captured if table.is_keyed_by_rows}
+        keyless = {table.id for table in captured if table.is_told_by_rows}
         settings = self._settings
         ends = settings.transaction_topic if settings.consistency == "transaction" else None
         yield from kafka.judge(Admin(settings).logs(), named, settings.topic_prefix, keyless, ends)

@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 from deltasync.finding import Area, Finding, Gravity
 from deltasync.invalid import nearest
 from deltasync.postgres.types import left_alone, unsupported
+from deltasync.source.statements import Pipeline
 from deltasync.table import Table, TableId, quoted
 
 
@@ -47,7 +48,8 @@ class Reason(NamedTuple):
 class Facts:
     """All that is judged: the tables of the captured schemas and what the publication holds.
 
-    `raw_text` says whether the connector has the raw-text converter.
+    `raw_text` says whether the connector has the raw-text converter, `keyless` whether tables without a key are
+    to be captured.
     """
 
     tables: tuple[Table, ...]
@@ -55,6 +57,7 @@ class Facts:
     published: frozenset[TableId]
     exclude: frozenset[TableId]
     raw_text: bool
+    keyless: bool = False
 
     @cached_property
     def topmost(self) -> list[Table]:
@@ -91,9 +94,7 @@ def read(
     connection: Connection[TupleRow],
     tables: Sequence[Table],
     published: Collection[TableId],
-    exclude: Collection[TableId],
-    *,
-    raw_text: bool,
+    pipeline: Pipeline,
 ) -> Facts:
     """What the catalog tells beside these descriptions. Blocks for one query."""
     schemas = sorted({table.schema for table in tables})
@@ -104,7 +105,8 @@ def read(
         partition, inherited, row_security, immediate, valid = rest
         traits[TableId(schema, name)] = Traits(partition, inherited, row_security, key_name, immediate, valid, *below)
     known = tuple(table for table in tables if table.id in traits)
-    return Facts(known, traits, frozenset(published), frozenset(exclude), raw_text)
+    exclude = frozenset(pipeline.exclude)
+    return Facts(known, traits, frozenset(published), exclude, pipeline.raw_text, pipeline.keyless)
 
 
 _TRAITS = """
@@ -114,10 +116,10 @@ _TRAITS = """
                    JOIN pg_class l ON l.oid = p.relid AND p.isleaf AND p.relid <> c.oid AND l.relkind <> 'f'
                    JOIN pg_namespace ln ON ln.oid = l.relnamespace
                   WHERE l.relreplident <> 'f'
-                    AND NOT EXISTS (SELECT FROM pg_index li
+                    AND (c.relreplident = 'f' AND i.indexrelid IS NULL OR NOT EXISTS (SELECT FROM pg_index li
                                      WHERE li.indrelid = l.oid AND li.indisvalid AND li.indimmediate
                                        AND CASE l.relreplident WHEN 'd' THEN li.indisprimary
-                                                               WHEN 'i' THEN li.indisreplident END)),
+                                                               WHEN 'i' THEN li.indisreplident END))),
            ARRAY(SELECT ARRAY[ln.nspname::text, l.relname::text]
                    FROM pg_partition_tree(c.oid) p
                    JOIN pg_class l ON l.oid = p.relid AND p.isleaf AND l.relkind = 'f'
@@ -225,20 +227,23 @@ def _reasons(facts: Facts, table: Table) -> Iterator[Reason]:
     if traits.inherited:
         why = "The initial snapshot would repeat its children's rows."
         yield Reason("has tables that inherit from it", why, "Make it a partitioned table.")
-    if not table.primary_key:
-        why = "Without a key no changed row can be found again."
-        yield Reason(
-            "has no primary key",
-            why,
-            f"ALTER TABLE {name} ADD PRIMARY KEY (…); Or, where a unique index of NOT NULL columns is there: "
-            f"ALTER TABLE {name} REPLICA IDENTITY USING INDEX …;",
-        )
-    else:
+    if table.primary_key:
         yield from _key(table, traits)
+    elif table.replica_identity != "f":
+        yield _no_key(
+            name,
+            f"ALTER TABLE {name} REPLICA IDENTITY USING INDEX …; (a unique index of NOT NULL columns) Or: "
+            f"ALTER TABLE {name} REPLICA IDENTITY FULL; with DELTASYNC_SOURCE_KEYLESS=true.",
+        )
+    elif not facts.keyless:
+        yield _no_key(
+            name,
+            "DELTASYNC_SOURCE_KEYLESS=true, then deltasync connectors apply and source setup: equal rows are counted.",
+        )
     if table.replica_identity == "n":
         why = "Its updates and deletes would not say which row they are about."
         yield Reason("has REPLICA IDENTITY NOTHING", why, f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT;")
-    yield from _partitions(traits)
+    yield from _partitions(table, traits)
     if re.search(r'["\x00-\x1f\x7f]', table.name):
         why = "Debezium reads such a name wrongly, or stops."
         yield Reason("has a quote or a control character in its name", why, f"ALTER TABLE {name} RENAME TO …;")
@@ -247,6 +252,11 @@ def _reasons(facts: Facts, table: Table) -> Iterator[Reason]:
         why = "Their changes would travel in one topic."
         what = f"has the same topic name as {', '.join(map(str, same))}"
         yield Reason(what, why, f"ALTER TABLE {name} RENAME TO …;")
+
+
+def _no_key(name: str, instead: str) -> Reason:
+    why = "Without a key no changed row can be found again."
+    return Reason("has no primary key", why, f"ALTER TABLE {name} ADD PRIMARY KEY (…); Or: {instead}")
 
 
 def _key(table: Table, traits: Traits) -> Iterator[Reason]:
@@ -274,15 +284,18 @@ def _key(table: Table, traits: Traits) -> Iterator[Reason]:
         )
 
 
-def _partitions(traits: Traits) -> Iterator[Reason]:
+def _partitions(table: Table, traits: Traits) -> Iterator[Reason]:
     for leaf in traits.foreign:
         why = "Its changes are not in this server's WAL."
         remedy = f"Detach it: ALTER TABLE … DETACH PARTITION {leaf.sql};"
         yield Reason(f"has the foreign partition {leaf}", why, remedy)
     for leaf in traits.leaves:
-        why = "Updates there would not say which row they are about, and fail once it is published."
+        why = "Updates there would not say which row they are about, and may fail once it is published."
+        identity = "FULL" if table.is_keyless else "DEFAULT"
         yield Reason(
-            f"has the partition {leaf} without a usable key", why, f"ALTER TABLE {leaf.sql} REPLICA IDENTITY DEFAULT;"
+            f"has the partition {leaf} without a usable key",
+            why,
+            f"ALTER TABLE {leaf.sql} REPLICA IDENTITY {identity};",
         )
 
 

@@ -56,7 +56,8 @@ def set_(
     """Move one partition by hand: its records are read on from OFFSET.
 
     Forwards it skips records for good, backwards it applies them again; unless it moves forwards, its watermark
-    starts anew. A running worker goes on from there within seconds, also where it had stopped.
+    starts anew (of a table without a key only backwards: its record at OFFSET is taken for new). A running worker goes
+    on from there within seconds, also where it had stopped.
 
     Exit code 0: moved. 1: refused, and nothing was moved. 3: Kafka or the replica does not answer.
 

@@ -81,6 +81,24 @@ RULES = (
 )
 
 
+# What a connector sets besides where tables without a key are captured.
+KEYLESS_RULES = (
+    Rule(
+        "provide.transaction.metadata",
+        "true",
+        "false",
+        "equal rows of a table without a key are told apart by it alone (setting source.keyless)",
+    ),
+    Rule(
+        "extended.headers.enabled",
+        "true",
+        "true",
+        "the header that tells which run of the connector sent a record tells rows from repeated ones",
+    ),
+    Rule(
+        "snapshot.max.threads", "1", "1", "rows of a table without a key are known by the order in which they are read"
+    ),
+)
 # What a connector sets besides where Connect has the jar of connectors/raw-text.
 _RAW = "deltasync decodes what the raw-text converter delivers, and follows the header (setting connect.raw_text)"
 RAW_TEXT_RULES = (
@@ -108,14 +126,15 @@ _OURS = "org.deltasync.connect."
 
 
 class Agreed(NamedTuple):
-    """The settings by which both sides have to agree: `unavailable_value`, `connect.raw_text`, `consistency`.
+    """The settings by which both sides have to agree, `unavailable_value` and `connect.raw_text` among them.
 
-    `transactions` is true where the last one is "transaction".
+    `transactions` is true where `consistency` is "transaction"; `keyless` is `source.keyless`.
     """
 
     unavailable_value: str | None
     raw_text: bool = False
     transactions: bool = False
+    keyless: bool = False
 
 
 def is_postgres(config: Mapping[str, str]) -> bool:
@@ -146,6 +165,8 @@ def refusals(config: Mapping[str, str], agreed: Agreed) -> list[Refusal]:
     found = [*_refusals(config, RULES), *_refused_placeholder(config, PLACEHOLDER, agreed.unavailable_value)]
     if agreed.transactions:
         found += _refusals(config, TRANSACTION_RULES)
+    if agreed.keyless:
+        found += _refusals(config, KEYLESS_RULES)
     if agreed.raw_text:
         found += _refusals(config, RAW_TEXT_RULES)
         found += _refused_placeholder(config, RAW_PLACEHOLDER, agreed.unavailable_value)

@@ -17,6 +17,7 @@ REFERENCE = "${file:/run/secrets/source.properties:password}"
 UNAVAILABLE_VALUE = "DELTASYNC_UNAVAILABLE_VALUE"
 RAW_TEXT = "DELTASYNC_CONNECT_RAW_TEXT"
 CONSISTENCY = "DELTASYNC_CONSISTENCY"
+KEYLESS = "DELTASYNC_SOURCE_KEYLESS"
 
 # Where a file has one of these, what begins with it is not generated.
 _LISTS = frozenset({"column.exclude.list", "snapshot.select.statement.overrides"})
@@ -50,7 +51,7 @@ def raw_text_folder() -> Path:
 
 
 def _transaction_folder() -> Path:
-    """What a connector sets besides where source transactions are applied whole (`connector.json`)."""
+    """What a connector sets besides where the transaction of each change is to be known (`connector.json`)."""
     return shipped().with_name("transaction")
 
 
@@ -58,7 +59,7 @@ def _shipped_text(variables: Mapping[str, str]) -> str:
     document = json.loads(_read(shipped()))
     if variables.get(RAW_TEXT) == "true":
         document["config"] |= json.loads(_read(raw_text_folder() / "connector.json"))
-    if variables.get(CONSISTENCY) == "transaction":
+    if variables.get(CONSISTENCY) == "transaction" or variables.get(KEYLESS) == "true":
         document["config"] |= json.loads(_read(_transaction_folder() / "connector.json"))
     return json.dumps(document)
 
@@ -69,8 +70,8 @@ def load(
     """The connectors in these files and folders (`*.json`), or the shipped one where none is chosen.
 
     The shipped one carries `raw-text/connector.json` where the setting `connect.raw_text` is true, and
-    `transaction/connector.json` where `consistency` is "transaction". Debezium's for PostgreSQL carry what is
-    `generated` from the source's tables, unless they say it themselves.
+    `transaction/connector.json` where `consistency` is "transaction", or `source.keyless` true. Debezium's for
+    PostgreSQL carry what is `generated` from the source's tables, unless they say it themselves.
 
     Raises SettingsError for a file that cannot be read, names an unset variable or repeats a connector's
     name; RefusedError for a plain secret or a value that would lose changes (see `rules`).
@@ -112,6 +113,7 @@ def parse(text: str, origin: Path, variables: Mapping[str, str]) -> Connector:
         variables.get(UNAVAILABLE_VALUE),
         raw_text=variables.get(RAW_TEXT) == "true",
         transactions=variables.get(CONSISTENCY) == "transaction",
+        keyless=variables.get(KEYLESS) == "true",
     )
     rules.check(name, config, agreed)
     return Connector(name, config, origin)

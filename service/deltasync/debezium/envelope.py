@@ -44,6 +44,7 @@ class _Envelope(msgspec.Struct, gc=False):
     """The envelope; `payload` holds it where the record carries schemas."""
 
     op: str | None = None
+    before: msgspec.Raw = msgspec.Raw(_NULL_JSON)
     after: msgspec.Raw = msgspec.Raw(_NULL_JSON)
     source: _Source | None = None
     transaction: _Transaction | None = None
@@ -52,22 +53,15 @@ class _Envelope(msgspec.Struct, gc=False):
     ts_ms: int | None = None
 
 
-class _Before(msgspec.Struct, gc=False):
-    """What only the tables without a primary key pay for."""
-
-    before: msgspec.Raw = msgspec.Raw(_NULL_JSON)
-    payload: _Before | None = None
-
-
 class _KeyWithSchema(msgspec.Struct, gc=False):
     payload: msgspec.Raw
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
-_before = msgspec.json.Decoder(_Before)
 _key_with_schema = msgspec.json.Decoder(_KeyWithSchema)
 _sequence = msgspec.json.Decoder(tuple[str | None, str | None])
 _ops = {op.value: op for op in Op}
+_TELLING_BEFORE = (Op.UPDATE, Op.DELETE)
 
 
 def decode(record: Record) -> Change | None:
@@ -112,16 +106,6 @@ def decode_message(record: Record) -> Message | None:
     return Message(_position(record, source), _id(found), found.total_order)
 
 
-def before(record: Record) -> bytes | None:
-    """The row before the change as raw JSON, as far as the table's REPLICA IDENTITY tells it; None where it does not.
-
-    Only for records that `decode` has read.
-    """
-    envelope = _before.decode(record.value or _NULL_JSON)
-    row = bytes((envelope.payload or envelope).before)
-    return None if row == _NULL_JSON else row
-
-
 def _change(record: Record, envelope: _Envelope) -> Change:
     source, op = envelope.source, _ops.get(envelope.op or "")
     if source is None or source.connector != "postgresql":
@@ -131,6 +115,7 @@ def _change(record: Record, envelope: _Envelope) -> Change:
     row = None if op in (Op.DELETE, Op.TRUNCATE) else bytes(envelope.after)
     if row == _NULL_JSON:
         raise _unreadable(record, f"op {op.value} without a row after the change")
+    before = bytes(envelope.before) if op in _TELLING_BEFORE else _NULL_JSON
     return Change(
         table=TableId(source.schema, source.table),
         op=op,
@@ -139,10 +124,11 @@ def _change(record: Record, envelope: _Envelope) -> Change:
         position=_position(record, source),
         partition=record.partition,
         offset=record.offset,
-        incremental=source.snapshot == "incremental",
+        snapshot=source.snapshot,
         order=envelope.transaction.total_order if envelope.transaction else None,
         transaction=_id(envelope.transaction) if envelope.transaction else None,
         raw_text=record.raw_text,
+        before=None if before == _NULL_JSON else before,
     )
 
 

@@ -7,39 +7,57 @@ PostgreSQL tells of a row before its change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
-from deltasync.change import Change, Op, Record
-from deltasync.debezium import envelope
+from deltasync.change import Change, Op
+from deltasync.debezium.rows import NOT_A_FIELD
 from deltasync.errors import RecordError
 from deltasync.table import Table
 
+_NULL = msgspec.Raw(b"null")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_NULL_JSON = b"null"
 
 
-def keyed_by_rows(change: Change, record: Record, table: Table) -> Change:
-    """The change of a record with the key of its row, and the one that it had before where that was another.
+class RowKeys:
+    """Reads the keys of one version of a table from its rows. Construct it once: it compiles its decoder.
 
-    Raises RecordError where the record does not hold the key's columns.
+    With `is_keyless` there are none: all that a row holds tells it.
     """
-    if change.op is Op.TRUNCATE:
-        return change
-    before = envelope.before(record)
-    old = None if before is None else _key(before, table.primary_key)
-    key = old if change.row is None else _key(change.row, table.primary_key)
-    if key is None or (before is not None and old is None):
-        raise _not_told(change, table)
-    return change._replace(key=key, old_key=old if old != key else None)
 
+    def __init__(self, table: Table) -> None:
+        self.is_keyless = table.is_keyless
+        self._table = table
+        self._names = table.primary_key
+        fields = [
+            (f"c{place}", msgspec.Raw, msgspec.field(name=name, default=_NULL))
+            for place, name in enumerate(self._names)
+        ]
+        odd = any(map(NOT_A_FIELD.search, self._names))
+        self._decoder = None if odd else msgspec.json.Decoder(msgspec.defstruct("Key", fields, gc=False))
 
-def _key(row: bytes, columns: Sequence[str]) -> bytes | None:
-    """The row's key as raw JSON; None where it lacks a column, or holds none of its values."""
-    fields = _fields.decode(row)
-    key = {name: fields[name] for name in columns if bytes(fields.get(name, _NULL_JSON)) != _NULL_JSON}
-    return msgspec.json.encode(key) if len(key) == len(columns) else None
+    def keyed(self, change: Change) -> Change:
+        """The change with the key of its row, and the one that it had before where that was another.
+
+        Raises RecordError where it does not hold the key's columns.
+        """
+        if self.is_keyless or change.op is Op.TRUNCATE:
+            return change
+        old = None if change.before is None else self._key(change.before)
+        key = old if change.row is None else self._key(change.row)
+        if key is None or (change.before is not None and old is None):
+            raise _not_told(change, self._table)
+        return change._replace(key=key, old_key=old if old != key else None)
+
+    def _key(self, row: bytes) -> bytes | None:
+        """The row's key as raw JSON; None where it lacks a column, or holds none of its values."""
+        values = self._values(row)
+        return None if _NULL in values else msgspec.json.encode(dict(zip(self._names, values, strict=True)))
+
+    def _values(self, row: bytes) -> tuple[msgspec.Raw, ...]:
+        if self._decoder is not None:
+            return msgspec.structs.astuple(self._decoder.decode(row))
+        fields = _fields.decode(row)
+        return tuple(fields.get(name, _NULL) for name in self._names)
 
 
 def _not_told(change: Change, table: Table) -> RecordError:

@@ -38,7 +38,7 @@ _ONE_ENCODING = frozenset({"int2", "int4", "int8", "uuid", "text", "varchar", "b
 
 _NOTHING = msgspec.Raw(b"null")
 # msgspec has no field of such a name.
-_NOT_A_FIELD = re.compile(r'["\\\x00-\x1f]')
+NOT_A_FIELD = re.compile(r'["\\\x00-\x1f]')
 # How the decoder says that a column came as the converter delivers it, which this worker does not know of.
 _TEXT_FOR_ARRAY = re.compile(r"Expected `array[^`]*`, got `str`")
 _RAW_TEXT = "DELTASYNC_CONNECT_RAW_TEXT=true"
@@ -107,7 +107,7 @@ class RowDecoder:
         self._codecs = [_required_codec(table, column, placeholder, raw_text=raw_text) for column in self.columns]
         self._markers = markers(placeholder)
         self._names = tuple(column.name for column in self.columns)
-        self._aliases = {c.name: f"<{i}>" for i, c in enumerate(table.columns) if _NOT_A_FIELD.search(c.name)}
+        self._aliases = {c.name: f"<{i}>" for i, c in enumerate(table.columns) if NOT_A_FIELD.search(c.name)}
         self._index = {name: i for i, name in enumerate(self._names)}
         if not self._index.keys() >= set(table.primary_key):
             raise self._key_misfit()

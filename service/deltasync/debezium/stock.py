@@ -31,17 +31,20 @@ class StockForm:
         return bool(self._columns)
 
     def converted(self, change: Change) -> Change:
-        """The change with its keys and row in the converter's form.
+        """The change with its keys and rows in the converter's form.
 
         Raises RecordError (without the value) where stock Debezium does not carry a column exactly, absent
         ones included: it leaves some types out. Reads none but the columns at stake.
         """
-        row = None if change.row is None else self._restated(change, change.row, self._columns)
+        row = change.row and self._restated(change, change.row, self._columns)
+        before = change.before
+        if before is not None and change.run is not None:  # else it need not hold all columns, and nobody asks
+            before = self._restated(change, before, self._columns)
         key, old_key = (
             self._restated(change, raw, self._key) if raw is not None and self._key else raw
             for raw in (change.key, change.old_key)
         )
-        return change._replace(row=row, key=key, old_key=old_key)
+        return change._replace(row=row, before=before, key=key, old_key=old_key)
 
     def _restated(self, change: Change, raw: bytes, columns: list[Column]) -> bytes:
         try:

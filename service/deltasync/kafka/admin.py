@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from deltasync.change import Log, Partition
 from deltasync.errors import UnreachableError
-from deltasync.kafka.consumer import client_options, describe_topics
+from deltasync.kafka.consumer import client_options, describe_topics, topics_read
 from deltasync.settings import Settings
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Admin:
     def __init__(self, settings: Settings) -> None:
         self._options = client_options(settings)
         self._group = settings.group
-        self._prefix = f"{settings.topic_prefix}."
+        self._topics = re.compile(topics_read(settings))
         self._admin = AdminClient(self._options)
 
     def ping(self) -> None:
@@ -55,7 +56,7 @@ class Admin:
         partitions = [
             Partition(name, number)
             for name, topic in topics.items()
-            if name.startswith(self._prefix)
+            if self._topics.match(name)
             for number in topic.partitions
         ]
         described = describe_topics(self._admin, {partition.topic for partition in partitions})

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import stamina
@@ -37,6 +38,8 @@ _RECHECK_TIMEOUT_S = 2.0
 # How a delete's envelope says so, and the header of one whose row goes on under another key.
 _DELETE = b'"op":"d"'
 _NEW_KEY = "__debezium.newkey"
+# Debezium's, one for each start of a task.
+_RUN = "__debezium.context.runId"
 # What the jar of connectors/raw-text puts on every record with an envelope.
 _TABLE = "deltasync.table"
 # These would break the promise: offsets are committed after the ledger, and never reset.
@@ -52,7 +55,7 @@ class Consumer:
         self._owner: Owner  # told by `start`
         self._options = client_options(settings)
         self._raw_text = settings.connect.raw_text
-        self._pattern = f"^{re.escape(settings.topic_prefix)}[.].+"
+        self._pattern = topics_read(settings)
         self._client = Client(
             {
                 **self._options,
@@ -183,6 +186,15 @@ class Consumer:
         self._owner.on_revoke([Partition(p.topic, p.partition) for p in partitions], lost=True)
 
 
+def topics_read(settings: Settings) -> str:
+    """The pipeline's topics, as a regular expression: those that have a schema and a table behind the prefix.
+
+    Those of transaction metadata and of logical messages have one word there: they cost nothing unless they are needed.
+    """
+    names = ".+" if settings.consistency == "transaction" else "[^.]+[.].+"
+    return f"^{re.escape(settings.topic_prefix)}[.]{names}"
+
+
 def client_options(settings: Settings) -> dict[str, Any]:
     """What every Kafka client of ours is made with. Raises SettingsError for an option that is not the user's."""
     settings.need("kafka.bootstrap")
@@ -228,12 +240,23 @@ def _record(partition: Partition, message: Message, *, raw_text: bool) -> Record
     # Headers cost microseconds: they are looked at only where the value may be a delete's, or the converter's.
     moves = value is not None and _DELETE in value and _has_header(message, _NEW_KEY)
     converted = raw_text and _has_header(message, _TABLE)
-    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves, converted)
+    run = partial(_run, message)
+    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves, converted, run)
+
+
+def _run(message: Message) -> str:
+    """Which run of the connector's task sent it; empty where the record does not say."""
+    found = next((value for name, value in _headers(message) if name == _RUN), None)
+    return "" if found is None else found.decode("utf-8", "replace") if isinstance(found, bytes) else found
 
 
 def _has_header(message: Message, name: str) -> bool:
+    return any(header[0] == name for header in _headers(message))
+
+
+def _headers(message: Message) -> Iterable[tuple[str, str | bytes | None]]:
     found = message.headers() or ()
-    return any(header[0] == name for header in (found.items() if isinstance(found, dict) else found))
+    return found.items() if isinstance(found, dict) else found
 
 
 def _size(records: Iterable[Record]) -> int:

@@ -62,13 +62,15 @@ class Broker:
     def delete(self, topic: str) -> None:
         del self._topics[topic]
 
-    def produce(self, partition: Partition, key: bytes | None, value: bytes | None, *, moves: bool = False) -> int:
-        """Append a record (see `Record.moves`); returns its offset. A topic that is not there is made."""
+    def produce(
+        self, partition: Partition, key: bytes | None, value: bytes | None, *, moves: bool = False, run: str = ""
+    ) -> int:
+        """Append a record (see `Record`); returns its offset. A topic that is not there is made."""
         if partition.topic not in self._topics:
             self.create(partition.topic)
         topic = self._topics[partition.topic]
         offset = topic.log(partition.number).end_offset
-        topic.logs[partition.number].append(Record(partition, offset, key, value, moves))
+        topic.logs[partition.number].append(Record(partition, offset, key, value, moves, run=lambda: run))
         return offset
 
     def expire(self, partition: Partition, before: int) -> None:

@@ -25,6 +25,7 @@ WISHES = (
     "log_format",
     "log_level",
     "source.exclude",
+    "source.keyless",
     "replica.synchronous_commit",
     "replica.constraints",
     "replica.retry_s_max",

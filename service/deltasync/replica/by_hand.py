@@ -9,16 +9,15 @@ from sqlalchemy.dialects.postgresql import insert
 
 from deltasync.change import Partition
 from deltasync.errors import RefusedError
-from deltasync.progress import Claim
+from deltasync.progress import Claim, forgets, vouched
 from deltasync.replica.tables import ledger, ledger_audit
 
 
 def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Claim, reason: str) -> int | None:
     """Make `to.progress.next_offset` what is read next; returns where it was, if known.
 
-    A move forward, behind what cannot be read, keeps the watermark: what a connector repeats there is older still.
-    Any other move forgets it. The latest source commit stays: without it, records that come again from before a
-    step back of the source's clock would look like those of a replaced log.
+    What becomes of the watermark, `progress.placed` says. The latest source commit stays: without it, records that
+    come again from before a step back of the source's clock would look like those of a replaced log.
     Belongs into a transaction of its own. A worker that is applying the partition is fenced, and reads on from
     here. Raises RefusedError without a reason.
     """
@@ -26,9 +25,13 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
         raise RefusedError("The ledger is not moved without a reason.", remedy="Say why: --reason TEXT.")
     key = {"pipeline": pipeline, "topic": partition.topic, "topic_id": to.topic_id, "partition": partition.number}
     is_it = sa.and_(*(ledger.c[name] == value for name, value in key.items()))
-    before = connection.execute(sa.select(ledger.c.next_offset).where(is_it).with_for_update()).scalar_one_or_none()
-    placed: dict[str, Any] = {"next_offset": to.progress.next_offset, "updated_at": sa.func.clock_timestamp()}
-    if before is None or to.progress.next_offset <= before:
+    query = sa.select(ledger.c.next_offset, ledger.c.tied).where(is_it).with_for_update()
+    before, tied = connection.execute(query).one_or_none() or (None, ())
+    next_offset = to.progress.next_offset
+    placed: dict[str, Any] = {"next_offset": next_offset, "updated_at": sa.func.clock_timestamp()}
+    if before is not None and not forgets(before, next_offset, tied):
+        placed |= {"tied": [*tied, vouched(next_offset)]}
+    else:
         placed |= {"seq0": None, "seq1": None, "tied": [], "floor_seq0": None, "floor_committed_at": None}
     changed = placed
     if "seq0" in placed:
@@ -43,7 +46,7 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
         "topic": partition.topic,
         "partition": partition.number,
         "old_next_offset": before,
-        "new_next_offset": to.progress.next_offset,
+        "new_next_offset": next_offset,
         "reason": reason.strip(),
     }
     connection.execute(sa.insert(ledger_audit).values(audit))

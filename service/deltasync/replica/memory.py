@@ -12,7 +12,7 @@ from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import GapError, RecordError, RefusedError
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch, Steps
-from deltasync.progress import Claim, Progress, anew
+from deltasync.progress import Claim, Progress, placed
 from deltasync.replica import evolve
 from deltasync.replica.constraints import NONE, Constraints, parents_first
 from deltasync.replica.ledger import fenced, recreated
@@ -38,9 +38,8 @@ class Database:
         if not reason.strip():
             raise RefusedError("The ledger is not moved without a reason.", remedy="Say why: --reason TEXT.")
         of_topic = self.ledger.setdefault(partition, {})
-        before = of_topic.pop(to.topic_id, None) or Progress(to.progress.next_offset - 1)
-        kept = before if to.progress.next_offset > before.next_offset else anew(before)
-        of_topic[to.topic_id] = kept._replace(next_offset=to.progress.next_offset)
+        before = of_topic.pop(to.topic_id, None) or Progress(to.progress.next_offset)
+        of_topic[to.topic_id] = placed(before, to.progress.next_offset)
         self.audit.append(partition)
 
     def refit(self, table: Table) -> None:

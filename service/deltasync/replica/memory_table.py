@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from deltasync.debezium.rows import Rows, joined
 from deltasync.errors import RecordError
-from deltasync.plan import Moves, TablePlan
+from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
 from deltasync.table import Table, TableId
 
 Row = Mapping[str, str | None]
@@ -75,7 +75,10 @@ class MemoryTable:
         return plan._replace(upserts=[*plan.upserts, *(self._whole(moves) for moves in plan.moves)], moves=[])
 
     def delete(self, plan: TablePlan) -> int:
-        return sum(self._delete(row) for row in _each(plan.deletes))
+        removed = [self._remove(row) for row in _each(plan.removes)]
+        if not all(removed):
+            raise rows_to_remove_missing(self.table, removed.count(False))
+        return len(removed) + sum(self._delete(row) for row in _each(plan.deletes))
 
     def empty(self, plan: TablePlan) -> int:
         if plan.truncate:
@@ -95,6 +98,8 @@ class MemoryTable:
         return self.delete(plan)
 
     def put(self, plan: TablePlan) -> int:
+        if plan.inserts is not None:
+            return sum(self._insert(row) for row in _each(plan.inserts))
         before = dict(self.rows)
         try:
             return self._put(plan.upserts, plan.updates)
@@ -181,6 +186,15 @@ class MemoryTable:
             raise _missing(self.table)
         kept = {name: value for name, value in row.items() if name not in self.table.primary_key}
         self._keep(key, {**before, **kept})
+        return True
+
+    def _remove(self, row: Row) -> bool:
+        """Take one of the rows that hold these values."""
+        found = next((key for key, there in self.rows.items() if row.items() <= there.items()), None)
+        return found is not None and self.rows.pop(found) is not None
+
+    def _insert(self, row: Row) -> bool:
+        self.rows[object()] = {**dict.fromkeys(column.name for column in self.table.columns), **row}
         return True
 
     def _keep(self, key: Hashable, row: Row) -> None:

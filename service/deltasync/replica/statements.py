@@ -170,9 +170,37 @@ def update(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
     )
 
 
+def insert(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
+    """Insert the source's rows, equal ones as often as they are there."""
+    return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
+        _table(target), _names(columns), _qualified("s", columns), source
+    )
+
+
+def remove(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
+    """Delete one row for each of the source's, of those whose texts are equal: the count says whether all were there.
+
+    Texts, since json, point and others have no equality, and 1.0 is not 1.00. Equal rows are numbered on both
+    sides, and go in pairs. Reads the whole table once.
+    """
+    return sql.SQL(
+        "WITH wanted AS MATERIALIZED (SELECT w.texts, row_number() OVER (PARTITION BY w.texts) AS copy"
+        " FROM (SELECT ROW({wanted})::text AS texts FROM {source}) AS w),"
+        " found AS MATERIALIZED (SELECT f.part, f.place, f.texts, row_number() OVER (PARTITION BY f.texts) AS copy"
+        " FROM (SELECT t.tableoid AS part, t.ctid AS place, ROW({found})::text AS texts FROM {table} AS t) AS f"
+        " WHERE f.texts IN (SELECT wanted.texts FROM wanted))"
+        " DELETE FROM {table} AS t USING wanted JOIN found ON found.texts = wanted.texts AND found.copy = wanted.copy"
+        " WHERE t.tableoid = found.part AND t.ctid = found.place"
+    ).format(wanted=_qualified("s", columns), source=source, found=_qualified("t", columns), table=_table(target))
+
+
 def _is_among(target: Table, columns: Sequence[str], source: sql.Composable, *, others: bool) -> sql.Composed:
-    among = sql.SQL("EXISTS (SELECT FROM {} WHERE {})").format(source, _same_key(target, columns))
-    return sql.SQL("NOT {}" if others else "{}").format(among)
+    if target.is_keyless:
+        texts = [sql.SQL("ROW({})::text").format(_qualified(name, columns)) for name in "ts"]
+        among = sql.SQL("{} IN (SELECT {} FROM {})").format(*texts, source)
+    else:
+        among = sql.SQL("EXISTS (SELECT FROM {} WHERE {})").format(source, _same_key(target, columns))
+    return sql.SQL("NOT ({})" if others else "{}").format(among)
 
 
 def has_one_text(target: Table) -> bool:

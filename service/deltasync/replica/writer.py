@@ -10,7 +10,7 @@ from psycopg import sql
 
 from deltasync.debezium.rows import Rows, joined
 from deltasync.errors import RecordError, ReferencedError
-from deltasync.plan import Moves, TablePlan
+from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.copy_text import copy_text
 from deltasync.replica import catalog, constraints, statements
@@ -39,6 +39,8 @@ class _Work(NamedTuple):
     deletes: Rows | None
     upserts: list[Rows]
     updates: list[Rows]
+    removes: Rows | None = None
+    inserts: Rows | None = None
 
 
 class Writer:
@@ -104,17 +106,19 @@ class Writer:
         """What is to be done to a table, with all that has to be read before anything is written."""
         target = self._target(plan.table)
         moved = [self._fetched(target, moves) for moves in plan.moves]
-        return _Work(target, plan.truncate, plan.deletes, joined([*plan.upserts, *moved]), plan.updates)
+        upserts = joined([*plan.upserts, *moved])
+        return _Work(target, plan.truncate, plan.deletes, upserts, plan.updates, plan.removes, plan.inserts)
 
     def _is_deleted_last(self, work: _Work) -> bool:
         """True where rows are referenced; not where a key may be another text of one that is written.
 
-        Nor where a row that is written behind TRUNCATE could keep a value from before.
+        Nor where a row that is written behind TRUNCATE could keep a value from before, nor where rows have no key.
         """
         known = self._constraints.get(work.target.id, NONE)
         columns = {column.name for column in work.target.stored_columns}
         is_whole = all(columns.issubset(rows.columns) for rows in work.upserts) and not work.updates
-        return known.referenced and statements.has_one_text(work.target) and (is_whole or not work.truncate)
+        is_told = not work.target.is_keyless and statements.has_one_text(work.target)
+        return known.referenced and is_told and (is_whole or not work.truncate)
 
     def _empty(self, work: _Work) -> None:
         if work.truncate:
@@ -123,10 +127,20 @@ class Writer:
             self._connection.execute(statements.truncate(work.target, referenced=referenced))
 
     def _delete(self, work: _Work) -> int:
+        if work.removes is not None:
+            self._refuse_to_act(work, work.removes, others=False)
+            return self._remove(work.target, work.removes)
         if work.deletes is None:
             return 0
         self._refuse_to_act(work, work.deletes, others=False)
         return self._execute(statements.delete, work.target, work.deletes)
+
+    def _remove(self, target: Table, rows: Rows) -> int:
+        """Delete rows without a key, each of which must be there."""
+        found = self._execute(statements.remove, target, rows)
+        if found != rows.count:
+            raise rows_to_remove_missing(target, rows.count - found)
+        return found
 
     def _delete_last(self, work: _Work) -> int:
         """Delete what rows referenced until now; behind TRUNCATE all that was not written again."""
@@ -153,6 +167,8 @@ class Writer:
                 raise _referenced(work.target, foreign.child)
 
     def _put(self, work: _Work) -> int:
+        if work.inserts is not None:
+            return self._execute(statements.insert, work.target, work.inserts)
         known = self._constraints.get(work.target.id, NONE)
         if not known.unique or not (work.upserts or work.updates):
             return self._upsert(work)
@@ -305,7 +321,8 @@ def _keys(work: _Work) -> Rows:
 
 
 def _no_keys(target: Table) -> Rows:
-    return Rows(target.primary_key, [[] for _ in target.primary_key])
+    columns = target.primary_key or tuple(column.name for column in target.stored_columns)
+    return Rows(columns, [[] for _ in columns])
 
 
 def _referenced(target: Table, child: TableId) -> ReferencedError:

@@ -128,7 +128,7 @@ def _table_problems(server: Server, pipeline: Pipeline) -> list[str]:
         for table in server.tables
         if table.id not in pipeline.exclude
         and table.parent not in roots
-        and table.primary_key
+        and (table.primary_key or (pipeline.keyless and table.replica_identity == "f"))
         and table.persistence == "p"
         and (problems := unsupported(table, raw_text=pipeline.raw_text))
     ]

@@ -77,6 +77,7 @@ def pipeline_of(settings: Settings) -> Pipeline:
         exclude=tuple(TableId(*name.split(".", 1)) for name in settings.source.exclude),
         raw_text=settings.connect.raw_text,
         skip=tuple(sorted(settings.skipping)),
+        keyless=settings.source.keyless,
     )
 
 

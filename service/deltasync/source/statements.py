@@ -12,7 +12,7 @@ from deltasync.postgres.catalog import describe_sql
 from deltasync.postgres.types import CARRIED
 from deltasync.table import TableId
 
-VERSION = 3
+VERSION = 4
 
 # Each changes the text in which Debezium reads a value, when it is set otherwise on the server.
 READER_SETTINGS: Mapping[str, str] = {
@@ -45,6 +45,7 @@ class Pipeline(NamedTuple):
     exclude: tuple[TableId, ...]
     raw_text: bool = False  # whether Connect holds the raw-text converter
     skip: tuple[TableId, ...] = ()  # tables of which columns that cannot be carried are left alone
+    keyless: bool = False  # whether tables without any key are captured
 
 
 class Installed(NamedTuple):
@@ -134,14 +135,16 @@ def _membership(pipeline: Pipeline, reader: Reader, installed: Installed) -> Ite
         yield _shown(sql.SQL("GRANT SELECT ON {}, deltasync.source_version TO {}").format(_OURS, name))
         yield _shown(sql.SQL("GRANT EXECUTE ON FUNCTION deltasync.beat(text, text, text) TO {}").format(name))
     yield _statement(
-        "INSERT INTO deltasync.pipeline (pipeline, publication, slot, reader, raw_text) VALUES ({}, {}, {}, {}, {})"
+        "INSERT INTO deltasync.pipeline (pipeline, publication, slot, reader, raw_text, keyless)"
+        " VALUES ({}, {}, {}, {}, {}, {})"
         " ON CONFLICT (pipeline) DO UPDATE SET publication = excluded.publication, slot = excluded.slot,"
-        " reader = excluded.reader, raw_text = excluded.raw_text",
+        " reader = excluded.reader, raw_text = excluded.raw_text, keyless = excluded.keyless",
         pipeline.name,
         pipeline.publication,
         pipeline.slot,
         reader.name,
         pipeline.raw_text,
+        pipeline.keyless,
     )
     yield _statement("DELETE FROM deltasync.captured_schema WHERE pipeline = {}", pipeline.name)
     for schema in pipeline.schemas:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deltasync.connect.rules import RAW_TEXT_RULES, RULES
+from deltasync.connect.rules import KEYLESS_RULES, RAW_TEXT_RULES, RULES
 from deltasync.connect.template import Connector, load, parse, raw_text_folder, shipped
 from deltasync.errors import RefusedError, SettingsError
 from deltasync.settings import Settings
@@ -191,7 +191,7 @@ def test_each_shipped_setting_and_each_rule_is_explained() -> None:
     page = (ROOT / "connectors" / "README.md").read_text()
     shipped_keys = json.loads(shipped().read_text())["config"]
     raw_keys = json.loads((raw_text_folder() / "connector.json").read_text())
-    rules = [rule.key for rule in (*RULES, *RAW_TEXT_RULES)]
+    rules = [rule.key for rule in (*RULES, *RAW_TEXT_RULES, *KEYLESS_RULES)]
     missing = [key for key in {*shipped_keys, *raw_keys, *rules} if f"`{key}`" not in page]
     assert not missing
 
@@ -278,3 +278,13 @@ def test_whole_transactions_need_to_be_told() -> None:
         document = json.dumps({"name": "mine", "config": dict(config)})
         with pytest.raises(RefusedError, match=r"transaction.*setting consistency"):
             parse(document, Path("mine.json"), WHOLE)
+
+
+@pytest.mark.parametrize(("key", "value"), [("provide.transaction.metadata", "false"), ("snapshot.max.threads", "2")])
+def test_where_tables_without_a_key_are_captured_records_must_tell_their_numbers(key: str, value: str) -> None:
+    keyless = {**VARIABLES, "DELTASYNC_SOURCE_KEYLESS": "true"}
+    assert "provide.transaction.metadata" not in load([], VARIABLES)[0].config
+    assert load([], keyless)[0].config["provide.transaction.metadata"] == "true"
+    parse(changed(key, value), HERE, VARIABLES)
+    with pytest.raises(RefusedError, match=rf"{key} = {value}"):
+        parse(changed(key, value), HERE, keyless)

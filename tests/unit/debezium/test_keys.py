@@ -8,18 +8,21 @@ from tests.unit.make import TABLE, envelope, record
 
 from deltasync.change import Change
 from deltasync.debezium.envelope import decode
-from deltasync.debezium.keys import keyed_by_rows
+from deltasync.debezium.keys import RowKeys
 from deltasync.errors import RecordError
+from deltasync.table import Table
 
 BY_INDEX = msgspec.structs.replace(TABLE, primary_key=("b", "id"), replica_identity="i")
 
 
-def _keyed(op: str, before: object, after: dict[str, object] | None = None, *, schemas: bool = False) -> Change:
+def _keyed(
+    op: str, before: object, after: dict[str, object] | None = None, *, schemas: bool = False, table: Table = BY_INDEX
+) -> Change:
     value: dict[str, object] = {**envelope(op, after), "before": before}
     found = record({"schema": {}, "payload": value} if schemas else value, key={"a": None})
     change = decode(found)
     assert change is not None
-    return keyed_by_rows(change, found, BY_INDEX)
+    return RowKeys(table).keyed(change)
 
 
 @pytest.mark.parametrize("schemas", [False, True])
@@ -30,6 +33,12 @@ def test_the_key_is_that_of_the_row_in_the_order_of_the_index(*, schemas: bool) 
     assert _keyed("r", None, after, schemas=schemas).key == b'{"b":"1.0","id":1}'
     assert _keyed("d", {"id": 7, "a": None, "b": "2"}, schemas=schemas).key == b'{"b":"2","id":7}'
     assert _keyed("t", None).key is None
+
+
+def test_a_column_may_have_any_name() -> None:
+    named = msgspec.structs.replace(BY_INDEX, primary_key=('say "x"',))
+
+    assert _keyed("c", None, {'say "x"': 1, "id": 2}, table=named).key == b'{"say \\"x\\"":1}'
 
 
 def test_a_row_that_had_another_key_tells_it() -> None:

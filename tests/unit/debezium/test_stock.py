@@ -31,8 +31,6 @@ def test_arrays_become_their_text_and_the_rest_stays() -> None:
     assert decoder.row(now.row or b"") == {"id": "{1,2}", "a": "[1]", "n": UNAVAILABLE, "b": r'{"x\"y",NULL}'}
     assert decoder.keys([now.key or b""]).values == [["{1,2}"]]
     assert now._replace(row=None, key=None) == old._replace(row=None, key=None)
-    moved = StockForm(ARRAYS, PLACEHOLDER).converted(old._replace(old_key=b'{"id":[3]}'))
-    assert (moved.key, moved.old_key) == (b'{"id":"{1,2}"}', b'{"id":"{3}"}')
     deleted = StockForm(ARRAYS, PLACEHOLDER).converted(_change("d"))
     assert (deleted.row, deleted.key) == (None, b'{"id":"{1,2}"}')
     partial = StockForm(ARRAYS, PLACEHOLDER).converted(_change("u", id=[1, 2], n=None))

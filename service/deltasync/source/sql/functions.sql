@@ -121,8 +121,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
            WHEN c.relpersistence = 'u' THEN 'unlogged'
            WHEN c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid)
              THEN 'other tables inherit from it'
+           WHEN NOT $2 ? 'primary_key' AND c.relreplident <> 'f'
+             THEN 'no primary key: add one, or set REPLICA IDENTITY FULL, or USING INDEX a unique index of NOT NULL columns'
            WHEN NOT $2 ? 'primary_key'
-             THEN 'no primary key: add one, or set REPLICA IDENTITY USING INDEX a unique index of NOT NULL columns'
+                AND NOT EXISTS (SELECT FROM deltasync.captured_schema s
+                                  JOIN deltasync.pipeline p ON p.pipeline = s.pipeline
+                                 WHERE s.name = n.nspname AND p.keyless)
+             THEN 'no primary key: add one, or set DELTASYNC_SOURCE_KEYLESS'
+           WHEN NOT $2 ? 'primary_key'
+                AND EXISTS (SELECT FROM pg_partition_tree(c.oid) l JOIN pg_class lc ON lc.oid = l.relid
+                             WHERE l.isleaf AND lc.relreplident <> 'f')
+             THEN 'no primary key, and a partition without REPLICA IDENTITY FULL'
            WHEN c.relreplident = 'i' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
              THEN 'REPLICA IDENTITY is an index beside the primary key'
            WHEN c.relreplident = 'i' AND c.relkind = 'p'

@@ -6,12 +6,14 @@ import org.apache.kafka.common.config.ConfigDef;
 import org.apache.kafka.connect.connector.ConnectRecord;
 import org.apache.kafka.connect.data.Field;
 import org.apache.kafka.connect.data.Schema;
+import org.apache.kafka.connect.data.Struct;
 import org.apache.kafka.connect.header.Headers;
 import org.apache.kafka.connect.transforms.Transformation;
 
 /**
  * Puts the description of a change's table into the record's header {@code deltasync.table}, and takes Debezium's
- * four {@code __debezium.context.*} headers away. All else stays as it is.
+ * four {@code __debezium.context.*} headers away; but {@code runId} stays where a change tells its transaction, since it
+ * tells rows that are sent again from new ones where a table has no key. All else stays as it is.
  *
  * <p>The description is JSON, an array with one {@code [name, type, length, scale, nullable]} for each column, in
  * the columns' order. Type, length and scale are Debezium's ({@code column.propagate.source.type=.*} must be set,
@@ -27,8 +29,8 @@ public final class TableHeader<R extends ConnectRecord<R>> implements Transforma
         "__debezium.context.connectorLogicalName",
         "__debezium.context.taskId",
         "__debezium.context.connectorName",
-        "__debezium.context.runId",
     };
+    private static final String RUN = "__debezium.context.runId";
     // Schemas that no longer occur would else stay for ever; a table in use is described again at no cost that shows.
     private static final int KNOWN_MAX = 10_000;
 
@@ -42,6 +44,9 @@ public final class TableHeader<R extends ConnectRecord<R>> implements Transforma
             headers.remove(unwanted);
         }
         Schema schema = record.valueSchema();
+        if (!tellsTransaction(record.value())) {
+            headers.remove(RUN);
+        }
         Field after = schema == null || schema.type() != Schema.Type.STRUCT ? null : schema.field("after");
         if (after != null) {
             if (known.size() >= KNOWN_MAX) {
@@ -50,6 +55,12 @@ public final class TableHeader<R extends ConnectRecord<R>> implements Transforma
             headers.add(NAME, known.computeIfAbsent(schema, unknown -> Description.of(after.schema())), Schema.STRING_SCHEMA);
         }
         return record;
+    }
+
+    private static boolean tellsTransaction(Object value) {
+        return value instanceof Struct change
+            && change.schema().field("transaction") != null
+            && change.get("transaction") != null;
     }
 
     @Override

@@ -1,0 +1,171 @@
+"""Which changes the replica can have now, and in which form: what is known of the tables decides. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from deltasync import keyless
+from deltasync.change import Change, Op, Partition
+from deltasync.debezium.keys import RowKeys
+from deltasync.debezium.rows import RowDecoder, row_decoder
+from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES
+from deltasync.debezium.stock import StockForm
+from deltasync.errors import DeltasyncError, RecordError
+from deltasync.table import SourceTable, Table, TableId
+
+# The reason that the source gives where its operator left a table out.
+EXCLUDED = "excluded"
+
+
+class Cut(NamedTuple):
+    """Where a partition is read no further: at `offset`. It waits until more is known of its table, or stops.
+
+    With `again` it only waits for its next record, and is soon read again.
+    """
+
+    partition: Partition
+    offset: int
+    error: DeltasyncError
+    waits: bool
+    again: bool = False
+
+
+class BlockedError(Exception):
+    """A partition is read no further than to this cut."""
+
+    def __init__(self, cut: Cut) -> None:
+        super().__init__()
+        self.cut = cut
+
+
+class Tables:
+    """The tables whose records are applied: a decoder for each, made when its first record comes."""
+
+    def __init__(
+        self, known: Mapping[TableId, SourceTable], canary: Table, placeholder: str, *, raw_text: bool
+    ) -> None:
+        self.known = known
+        self._decoder = partial(row_decoder, placeholder=placeholder, raw_text=raw_text)
+        self.decoders: dict[TableId, RowDecoder] = {CANARY: self._decoder(canary)}
+        self._stock_form = partial(StockForm, placeholder=placeholder) if raw_text else None
+        self._stock_forms: dict[TableId, StockForm] = {}
+        self._row_keys: dict[TableId, RowKeys | None] = {}
+
+    def told(self, change: Change, *, is_spread: bool, run: Callable[[], str] | None = None) -> Change | None:
+        """The change with what tells its row; None for one that the replica is not to have.
+
+        `is_spread` says that its topic has several partitions; `run` tells which run of the connector sent its record,
+        and is asked only where the table has no key. Raises RecordError where the row cannot be told, or would have no
+        order in several partitions.
+        """
+        known = self.known.get(change.table)
+        if known is not None and not known.captured and _is_passed_over(change, known):
+            return None
+        keys = self._keys_of(change.table)
+        if keys is None:
+            return change
+        if is_spread:
+            raise _spread_without_key(change)
+        if keys.is_keyless:
+            return change if run is None else keyless.told(change, run())
+        return keys.keyed(change)
+
+    def ready(self, change: Change) -> Change:
+        """A change that was `told` as its table's decoder reads it, which is there then.
+
+        Raises BlockedError where its table has to wait, and RecordError where stock Debezium's form of it is not exact.
+        """
+        if change.table not in self.decoders:
+            self._prepare(change)
+        return self._converted(change)
+
+    def is_keyless(self, table: TableId) -> bool:
+        """True for a captured table that is known to have no key."""
+        keys = self._keys_of(table)
+        return keys is not None and keys.is_keyless
+
+    def lacks_values(self, change: Change) -> bool:
+        """True where a value of the row did not travel; its table must have a decoder."""
+        return self.decoders[change.table].lacks_values(change.row or b"")
+
+    def _prepare(self, change: Change) -> None:
+        """Make the decoder of a change's table."""
+        known = self.known.get(change.table)
+        if known is None or known.description is None or not known.captured:
+            raise BlockedError(_waiting(change, _undescribed(change)))
+        if known.held is not None:
+            raise BlockedError(_waiting(change, _held(change.table, known.held)))
+        try:
+            self.decoders[change.table] = self._decoder(known.description)
+        except RecordError as error:
+            raise BlockedError(_waiting(change, error)) from None
+
+    def _converted(self, change: Change) -> Change:
+        if self._stock_form is None or change.raw_text:
+            return change
+        form = self._stock_forms.get(change.table)
+        if form is None:
+            form = self._stock_forms[change.table] = self._stock_form(self.decoders[change.table].table)
+        return form.converted(change) if form else change
+
+    def _keys_of(self, table: TableId) -> RowKeys | None:
+        """What reads the keys of a table from its rows; None where its records' keys are its own."""
+        if table not in self._row_keys:
+            known = self.known.get(table)
+            found = known.description if known is not None and known.captured else None
+            self._row_keys[table] = RowKeys(found) if found is not None and found.is_told_by_rows else None
+        return self._row_keys[table]
+
+
+def stale(change: Change) -> Cut:
+    """The cut at a record that has a column which its table's description lacks."""
+    error = RecordError(
+        f"The records of {change.table} have a column that its description lacks ({_at(change)}).",
+        remedy="Run deltasync source setup again: it announces the table as it is now.",
+    )
+    return _waiting(change, error)
+
+
+def _waiting(change: Change, error: RecordError) -> Cut:
+    return Cut(change.partition, change.offset, error, waits=True)
+
+
+def _spread_without_key(change: Change) -> RecordError:
+    """Records of a table without a primary key have no order across partitions."""
+    return RecordError(
+        f"The table {change.table} has no primary key, and its topic has several partitions: Debezium spreads its "
+        f"records by a key that is not the table's ({_at(change)}).",
+        remedy=(
+            "Give the table a primary key on the source, or leave it out with `exclude` in [source]; one partition "
+            "for its topic avoids it."
+        ),
+    )
+
+
+def _is_passed_over(change: Change, known: SourceTable) -> bool:
+    """True for records of a table that is not captured, if the source left it out, or they are reads.
+
+    A streamed record of a table that was not captured when last heard of means that it is by now: its description is on
+    its way.
+    """
+    return change.table not in CONTROL_TABLES and (change.op is Op.READ or known.reason == EXCLUDED)
+
+
+def _undescribed(change: Change) -> RecordError:
+    return RecordError(
+        f"The table {change.table} was never announced ({_at(change)}).",
+        remedy="Run deltasync source setup: it announces every captured table in-stream.",
+    )
+
+
+def _held(table: TableId, why: str) -> RecordError:
+    return RecordError(
+        f"The table {table} is held: {why}.",
+        remedy="Make the replica's table fit the source's, then run deltasync replica setup: it goes on by itself.",
+    )
+
+
+def _at(change: Change) -> str:
+    return f"{change.partition} offset {change.offset}"

@@ -39,7 +39,7 @@ format: $(DEV) ## Put the code into the project's format
 
 # Servers that live for minutes never earn back what Java's second compiler takes: 22 s of CPU to start a stack, not 13.
 test: $(DEV) ## Run the suite on a real embedded stack (up to 10 minutes)
-	@JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(BIN)/pytest --ignore=tests/acceptance --ignore=tests/compose
+	@JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(BIN)/pytest -n 2 --dist loadgroup --ignore=tests/acceptance --ignore=tests/compose
 
 acceptance: $(DEV) ## Kill real processes and work off big backlogs (up to 15 minutes)
 	@$(BIN)/pytest tests/acceptance

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,42 +18,16 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tests.servers import GIVEN, Addresses, started
 
-from deltasync.local import state as states
-from deltasync.local.servers import Servers, stop
 from deltasync.settings import Settings
 
 if TYPE_CHECKING:
     from tests.flow import Flow
+    from xdist.workermanage import WorkerController  # type: ignore[import-untyped]  # it ships no types
 
-GIVEN = "DELTASYNC_TEST_"
-_NAMES = (
-    "SOURCE_ADMIN_DSN",
-    "REPLICA_ADMIN_DSN",
-    "KAFKA_BOOTSTRAP",
-    "CONNECT_URL",
-    "ROLE_PASSWORD",
-    "CONNECT_SOURCE_PASSWORD",
-)
-_FOLDERS = "deltasync-test-"
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Servers to test on: superusers' connection strings, Kafka and Connect.
-
-    All roles that tests create have the same password, so that Connect can know it beforehand:
-    `connect_source` holds the settings `[connect] source_...`, the reference to that password among them.
-    `embedded` starts and ends single parts of the servers; None where they are not ours.
-    """
-
-    source_admin: str
-    replica_admin: str
-    kafka: str
-    connect: str
-    role_password: str
-    connect_source: dict[str, str]
-    embedded: Servers | None = None
+_ADDRESSES = pytest.StashKey[Addresses]()
+_servers = ExitStack()
 
 
 @dataclass(frozen=True)
@@ -88,77 +60,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{report.nodeid}: {reason}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Start the servers in the process that divides the tests among pytest-xdist's workers, and say where they are."""
+    stash = node.config.stash
+    if _ADDRESSES not in stash:
+        stash[_ADDRESSES] = _servers.enter_context(started())
+    node.workerinput["servers"] = asdict(stash[_ADDRESSES])
+
+
+def pytest_unconfigure() -> None:
+    _servers.close()
+
+
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Addresses]:
-    """Embedded servers, containers, or what `DELTASYNC_TEST_*` name."""
-    given = {name: os.environ[GIVEN + name] for name in _NAMES if GIVEN + name in os.environ}
-    match os.environ.get(f"{GIVEN}ENGINE", "given" if given else "embedded"):
-        case "embedded":
-            with _embedded() as found:
-                yield found
-        case "containers":
-            from tests.containers import started  # noqa: PLC0415 - it needs this module
-
-            with started() as found:
-                yield found
-        case "given":
-            yield _given(given)
-        case other:
-            pytest.fail(f"{GIVEN}ENGINE is embedded, containers or given, not {other}.")
-
-
-def _given(values: dict[str, str]) -> Addresses:
-    missing = [GIVEN + name for name in _NAMES if name not in values]
-    if missing:
-        pytest.fail(f"The servers to test on are named in part only: set {', '.join(missing)} as well.")
-    # Where Connect sees the source elsewhere than we do.
-    place = {f"source_{name}": os.environ.get(f"{GIVEN}CONNECT_SOURCE_{name.upper()}") for name in ("host", "port")}
-    return Addresses(
-        source_admin=values["SOURCE_ADMIN_DSN"],
-        replica_admin=values["REPLICA_ADMIN_DSN"],
-        kafka=values["KAFKA_BOOTSTRAP"],
-        connect=values["CONNECT_URL"],
-        role_password=values["ROLE_PASSWORD"],
-        connect_source={
-            "source_password": values["CONNECT_SOURCE_PASSWORD"],
-            **{name: value for name, value in place.items() if value},
-        },
-    )
-
-
-@contextmanager
-def _embedded() -> Iterator[Addresses]:
-    _end_abandoned()
-    folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
-    folder.chmod(0o711)
-    with states.locked(folder):
-        found = Servers(folder, states.load_or_make(folder))
-        try:
-            found.start()
-            found.connect.wait()
-            password = secrets.token_hex(8)
-            reference = found.connect.keep_secret("tests", password)
-            yield Addresses(
-                source_admin=found.source.dsn(),
-                replica_admin=found.replica.dsn(),
-                kafka=found.kafka.bootstrap,
-                connect=found.connect.url,
-                role_password=password,
-                connect_source={"source_password": reference},
-                embedded=found,
-            )
-        finally:
-            stop(folder, states.PARTS, at_once=True)
-            states.remove(folder)
-
-
-def _end_abandoned() -> None:
-    """End the servers of sessions that were killed: nobody holds their lock."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
-        with suppress(OSError), (folder / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stop(folder, states.PARTS, at_once=True)
-            states.remove(folder)
+def servers(request: pytest.FixtureRequest) -> Addresses:
+    """Where the servers are, which are started once, whatever the number of processes that run tests."""
+    told = getattr(request.config, "workerinput", None)
+    return _servers.enter_context(started()) if told is None else Addresses(**told["servers"])
 
 
 @pytest.fixture

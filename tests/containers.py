@@ -16,7 +16,7 @@ from testcontainers.core.config import ConnectionMode, testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import ExecWaitStrategy, HttpWaitStrategy
-from tests.conftest import Addresses
+from tests.servers import Addresses
 
 from deltasync.connect.template import REFERENCE
 from deltasync.local.state import free_ports

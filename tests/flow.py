@@ -119,6 +119,18 @@ class Flow:
         self.settings = self.settings.model_copy(update={"connect": connect})
         self.env["DELTASYNC_CONNECT_RAW_TEXT"] = str(on).lower()
 
+    def use_keyless(self) -> None:
+        """Have tables without a key captured."""
+        source = self.settings.source.model_copy(update={"keyless": True})
+        self.settings = self.settings.model_copy(update={"source": source})
+        self.env["DELTASYNC_SOURCE_KEYLESS"] = "true"
+
+    def copy(self, table: str, row: str, count: int) -> None:
+        """Insert the same row so many times, by COPY of the source."""
+        with self.source.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN") as copy:
+            for _ in range(count):
+                copy.write(row)
+
     def start_connector(self, **changes: str) -> None:
         """Apply the shipped connector with changes, dots written as `__`; does not wait until it runs."""
         with ConnectClient(self.settings.connect.url or "") as client:

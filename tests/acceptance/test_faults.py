@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from tests.acceptance.load import SCHEMA, TABLES, Load, offsets, wait_for_work
 from tests.acceptance.topics import Found, Topics, record
-from tests.conftest import Addresses
 from tests.flow import Flow, Worker, until
+from tests.servers import Addresses
 
 SEED = 8_128
 NOTICED_S = 15

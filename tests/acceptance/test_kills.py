@@ -8,8 +8,8 @@ import signal
 import psycopg
 import pytest
 from tests.acceptance.load import SCHEMA, TABLES, Load, Witness, offsets, wait_for_work
-from tests.conftest import Addresses
 from tests.flow import Flow, until
+from tests.servers import Addresses
 
 SEED = 20_261_123
 KILLS = 20

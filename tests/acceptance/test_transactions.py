@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from tests.acceptance.load import Writers
 from tests.acceptance.topics import Topics
-from tests.conftest import Addresses
 from tests.flow import Flow, until
+from tests.servers import Addresses
 
 TABLES = ("shop.giro", "shop.purse", "shop.stock")
 # Money is in three tables, and goes from one to another; `note` is large and does not travel when it stays.

@@ -8,9 +8,9 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import ExecStatus, PGconn
-from tests.conftest import Addresses
 from tests.flow import Flow, until
 from tests.integration.shop import Source
+from tests.servers import Addresses
 
 from deltasync.errors import RefusedError
 from deltasync.source.setup import setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from tests.conftest import Pipeline
 from tests.flow import Flow, until
+from tests.servers import Addresses
 
 from deltasync.errors import RefusedError
 from deltasync.postgres.catalog import describe_tables
@@ -88,6 +90,26 @@ def test_the_service_is_no_superuser_and_owns_what_it_makes(settings: Settings, 
     ).fetchall()
     assert role == (False,) * 5
     assert owners == [(settings.pipeline,)]
+
+
+def test_another_database_may_be_set_up_at_the_same_time(
+    settings: Settings, admin: psycopg.Connection[Any], servers: Addresses
+) -> None:
+    """The right to set a parameter is granted in one row that all databases of a server share."""
+    with psycopg.connect(servers.replica_admin) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("CREATE ROLE setup_elsewhere")
+        other.execute("GRANT SET ON PARAMETER session_replication_role TO setup_elsewhere")
+        replica = settings.replica.model_copy(update={"constraints": "replica-role"})
+        done = pool.submit(setup, settings.model_copy(update={"replica": replica}))
+        waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        until(lambda: admin.execute(waits).fetchone(), "it waits for the other")
+        other.commit()
+        try:
+            done.result(30)
+        finally:
+            other.execute("DROP OWNED BY setup_elsewhere; DROP ROLE setup_elsewhere")
+    may = "SELECT has_parameter_privilege(%s, 'session_replication_role', 'SET')"
+    assert admin.execute(may, [settings.pipeline]).fetchone() == (True,)
 
 
 def test_tables_that_others_own_are_granted(settings: Settings, admin: psycopg.Connection[Any]) -> None:

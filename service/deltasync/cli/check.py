@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
-import stamina
 import typer
 from rich.text import Text
 
@@ -39,7 +38,6 @@ def check(
 
     Examples: `deltasync check` · `deltasync check --data` · `deltasync check --json | jq '.findings[].what'`
     """
-    stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news on a command line
     report = examine(settings_module.load(), file or [], with_data=data)
     if as_json:
         output.json(report)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import stamina
 import typer
 
 from deltasync import settings
@@ -70,7 +69,6 @@ class Report(msgspec.Struct):
 @app.callback()
 def root() -> None:
     """Kafka Connect's connectors."""
-    stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news on a command line
 
 
 @app.command("list")

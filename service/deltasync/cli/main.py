@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
+import stamina
 import typer
 
 from deltasync import __version__
@@ -60,11 +61,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback prints it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options before the command."""
+    if context.invoked_subcommand != "run":
+        stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news on a command line
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import psycopg
 import sqlalchemy as sa
+import stamina
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.dialects.postgresql import insert
@@ -99,9 +100,12 @@ def _role(connection: psycopg.Connection, settings: Settings) -> tuple[str, bool
 
 def _grant_replica_role(connection: psycopg.Connection, role: str) -> None:
     """Let the service pass foreign keys and triggers by; where this role may not grant that, `run` says so."""
-    with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
-        statement = sql.SQL("GRANT SET ON PARAMETER session_replication_role TO {}")
-        connection.execute(statement.format(sql.Identifier(role)))
+    grant = sql.SQL("GRANT SET ON PARAMETER session_replication_role TO {}").format(sql.Identifier(role))
+    # All databases of a server share the one row that this makes or changes: who grants at the same moment was first.
+    was_second = (psycopg.errors.InternalError_, psycopg.errors.UniqueViolation)
+    for attempt in stamina.retry_context(on=was_second, attempts=5, wait_initial=0.05):
+        with attempt, suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute(grant)
 
 
 def _tables_of_ours(core: sa.Connection) -> None:

@@ -22,6 +22,8 @@ from deltasync.local import state as states
 
 DELTASYNC = Path(sys.executable).with_name("deltasync")
 DEADLINE_S = 60.0
+# One process has the stack that most of these tests share.
+pytestmark = pytest.mark.xdist_group("local")
 
 
 def local(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -77,6 +79,13 @@ def test_every_part_runs_and_says_where(stack: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert all(part["address"] in again.stdout for part in parts.values())
     assert status(stack) == parts
+
+
+def test_java_takes_its_caches(stack: Path) -> None:
+    """Java says in the log of the part where it does not, and goes on without."""
+    for part in ("kafka", "connect"):
+        assert "-XX:AOTCache=" in " ".join(psutil.Process(status(stack)[part]["pid"]).cmdline())
+        assert "[aot]" not in (stack / "logs" / f"{part}.log").read_text()
 
 
 def test_the_applier_is_found_by_its_command_line(stack: Path) -> None:

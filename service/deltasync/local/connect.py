@@ -36,13 +36,14 @@ class ConnectWorker:
         """What a connector says instead of the password that was kept under this name."""
         return f"${{file:{self._secrets / name}.properties:password}}"
 
-    def start(self, jars: Jars) -> None:
+    def start(self, jars: Jars, cache: java.Cache, *, make_cache: bool = False) -> None:
         """Start the worker; the broker must take connections. Does not wait."""
         self._make_folders()
         settings = self._folder / "worker.properties"
         settings.write_text(java.properties(self._settings(jars.plugins)))
         main = "org.apache.kafka.connect.cli.ConnectDistributed"
-        self.process.spawn(java.command(main, str(settings), class_path=jars.kafka, folder=self._folder))
+        options = cache.make() if make_cache else cache.use()
+        self.process.spawn(java.command(options, main, str(settings), class_path=jars.kafka, folder=self._folder))
 
     def wait(self) -> None:
         """Return when the worker lists its connectors. Raises PartError where it does not."""

@@ -23,19 +23,19 @@ class KafkaServer:
         self._port = port
         self._folder = state / name
 
-    def start(self, class_path: Path) -> None:
+    def start(self, class_path: Path, cache: java.Cache, *, make_cache: bool = False) -> None:
         """Start the broker, on the topics that are there or on none. Does not wait."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         settings = self._folder / "server.properties"
         settings.write_text(java.properties(self._settings()))
 
-        def run(main: str, *arguments: str) -> str:
-            return join(java.command(main, *arguments, class_path=class_path, folder=self._folder))
+        def run(options: list[str], main: str, *arguments: str) -> str:
+            return join(java.command(options, main, *arguments, class_path=class_path, folder=self._folder))
 
         # `format` writes meta.properties last: where it is missing, the storage is not formatted yet.
         meta = join([str(self._folder / "data" / "meta.properties")])
-        storage = run("kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(settings))
-        broker = run("kafka.Kafka", str(settings))
+        storage = run(cache.use(), "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(settings))
+        broker = run(cache.make() if make_cache else cache.use(), "kafka.Kafka", str(settings))
         self.process.spawn(["/bin/sh", "-c", f"[ -e {meta} ] || {storage} || exit 1; exec {broker}"])
 
     def wait(self) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from deltasync.local import jars, postgres
+from rich.console import Console
+
+from deltasync.local import jars, java, postgres
 from deltasync.local.connect import ConnectWorker
+from deltasync.local.jars import Jars
 from deltasync.local.kafka import KafkaServer
 from deltasync.local.process import Process
 from deltasync.local.state import State
@@ -21,6 +24,11 @@ class Part(Protocol):
 
     def wait(self) -> None: ...
     def is_ready(self) -> bool: ...
+
+
+class _Caches(NamedTuple):
+    kafka: java.Cache
+    connect: java.Cache
 
 
 class Servers:
@@ -50,12 +58,28 @@ class Servers:
         """
         found = jars.ensure()
         installation = postgres.install(self._home)
-        self.start_part(self.kafka, lambda: self.kafka.start(found.kafka))
+        caches = _Caches(java.Cache("kafka", found.kafka), java.Cache("connect", found.kafka))
+        self._make_missing(caches, found)
+        self.start_part(self.kafka, lambda: self.kafka.start(found.kafka, caches.kafka))
         self.start_part(self.source, lambda: self.source.start(installation))
         self.start_part(self.replica, lambda: self.replica.start(installation))
         for part in (self.source, self.replica, self.kafka):
             part.wait()
-        self.start_part(self.connect, lambda: self.connect.start(found))
+        self.start_part(self.connect, lambda: self.connect.start(found, caches.connect))
+
+    def _make_missing(self, caches: _Caches, found: Jars) -> None:
+        """Have Java make its missing caches: start both parts that run on it, idle, and end them again."""
+        running = self.kafka.process.find() or self.connect.process.find()
+        if running or not any(cache.is_missing for cache in caches):
+            return
+        what = "Making Java's caches for Kafka and Connect (once, up to a minute; they start in half the time then)."
+        Console(stderr=True).print(what, markup=False, soft_wrap=True)
+        self.start_part(self.kafka, lambda: self.kafka.start(found.kafka, caches.kafka, make_cache=True))
+        self.kafka.wait()
+        self.start_part(self.connect, lambda: self.connect.start(found, caches.connect, make_cache=True))
+        self.connect.wait()
+        for part, cache in ((self.connect, caches.connect), (self.kafka, caches.kafka)):
+            cache.keep(part.process)
 
     def start_part(self, part: Part, start: Callable[[], None]) -> None:
         """Start a part that does not run, and remember that it was started here."""

@@ -22,7 +22,7 @@ from deltasync.verify.compare import TableComparison, compare
 _POLL_S = 0.05
 _SLOT_TIMEOUT_S = 60.0
 # What `Stack.up` tells of.
-_STEPS = ("servers", "setup", "connector and applier")
+_STEPS = ("servers", "setup", "applier and connector")
 
 
 class Bar(StrEnum):

@@ -126,12 +126,12 @@ class Stack:
         tell("Setting up source and replica")
         _run(env, "source", "setup")
         _run(env, "replica", "setup")
-        servers.connect.wait()
-        tell("Applying the connector, starting the applier")
-        _run(env, "connectors", "apply")
+        tell("Starting the applier, applying the connector")
         applier = Applier("applier", self.folder, env["DELTASYNC_MONITOR_URL"])
         applier.stop_if_unlike(env)
         servers.start_part(applier, lambda: applier.start(env))
+        servers.connect.wait()
+        _run(env, "connectors", "apply")
         applier.wait()
 
     def down(self, *, remove: bool = True) -> None:

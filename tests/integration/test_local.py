@@ -88,6 +88,13 @@ def test_java_takes_its_caches(stack: Path) -> None:
         assert "[aot]" not in (stack / "logs" / f"{part}.log").read_text()
 
 
+def test_java_writes_nothing_elsewhere(stack: Path) -> None:
+    """Compression has been used by then, whose library is unpacked."""
+    assert list((stack / "connect" / "tmp").glob("liblz4*"))
+    pids = {str(status(stack)[part]["pid"]) for part in ("kafka", "connect")}
+    assert not [file for file in Path(tempfile.gettempdir()).glob("hsperfdata_*/*") if file.name in pids]
+
+
 def test_the_applier_is_found_by_its_command_line(stack: Path) -> None:
     applier = psutil.Process(status(stack)["applier"]["pid"])
     assert "deltasync run" in " ".join(applier.cmdline())

@@ -68,7 +68,13 @@ class Cache:
 
 
 def command(options: list[str], main: str, *arguments: str, class_path: Path, folder: Path) -> list[str]:
-    """The command line that runs a main class with every jar of `class_path`, logging to standard output."""
+    """The command line that runs a main class with every jar of `class_path`, logging to standard output.
+
+    Java writes into `folder` alone.
+    """
+    # Native libraries are unpacked there, and a part that is killed leaves them behind.
+    temporary = folder / "tmp"
+    temporary.mkdir(mode=0o700, exist_ok=True)
     log4j = folder / "log4j2.properties"
     log4j.write_text(_LOG4J)
     return [
@@ -76,6 +82,8 @@ def command(options: list[str], main: str, *arguments: str, class_path: Path, fo
         f"-Xmx{_HEAP_MB}m",
         "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",  # a file in /tmp
+        f"-Djava.io.tmpdir={temporary}",
         *options,
         f"-Dlog4j2.configurationFile={log4j}",
         "-cp",

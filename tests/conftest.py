@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _ADDRESSES = pytest.StashKey[Addresses]()
 _servers = ExitStack()
+_END_STREAMS = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = %s AND active"
+_DROP_SLOTS = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,6 @@ def pipeline(servers: Addresses) -> Iterator[Pipeline]:
     }
     yield Pipeline(name, Settings.model_validate(settings), _environment(settings), source_admin, replica_admin)
     _remove_connector(servers.connect, f"{name}-source")
-    _drop_slots(source_admin, name)
     for admin, database in ((servers.source_admin, source_admin), (servers.replica_admin, replica_admin)):
         _drop_database(admin, str(conninfo_to_dict(database)["dbname"]), role=name)
     _drop_topics(servers.kafka, name)
@@ -125,30 +126,21 @@ def _new_database(admin: str, name: str) -> str:
     return make_conninfo(admin, dbname=database)
 
 
-def _drop_slots(admin: str, name: str) -> None:
-    """Drop the slots of a database; whoever streams from one is disconnected."""
-    with psycopg.connect(admin, autocommit=True) as connection:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            connection.execute(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
-                " WHERE database = current_database() AND active"
-            )
-            try:
-                connection.execute(
-                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-                    " WHERE database = current_database()"
-                )
-            except psycopg.errors.ObjectInUse:
-                time.sleep(0.05)
-                continue
-            return
-    pytest.fail(f"The slots of the database {name} stay in use.")
-
-
 def _drop_database(admin: str, database: str, role: str) -> None:
+    """Drop a database with its slots. A connector that was deleted may make its slot once more before it ends."""
+    name = sql.Identifier(database)
+    deadline = time.monotonic() + 10
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+        while True:
+            try:
+                connection.execute(_END_STREAMS, [database])
+                connection.execute(_DROP_SLOTS, [database])
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+                break
+            except psycopg.errors.ObjectInUse:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
         with suppress(psycopg.errors.DependentObjectsStillExist):
             connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 

@@ -82,28 +82,6 @@ def test_a_dropped_publication_is_noticed(shop: Flow, blind: Flow) -> None:
     until_reason(blind, r"canary on the replica is 1\d s old", NOTICED_WITHIN_S - (time.monotonic() - dropped))
 
 
-def test_an_invalidated_slot_is_noticed(shop: Flow) -> None:
-    until_ready(shop)
-    shop.source.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
-    try:
-        shop.source.execute("SELECT pg_reload_conf()")
-        shop.cli("connectors", "pause")
-        until(lambda: _lose_slot(shop), "the slot invalidated")
-        shop.cli("connectors", "resume")
-        until_reason(shop, r"slot is invalidated")
-    finally:
-        shop.source.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-        shop.source.execute("SELECT pg_reload_conf()")
-
-
-def _lose_slot(flow: Flow) -> bool:
-    """Write more than the source keeps for a slot; true once it has given it up."""
-    flow.source.execute("SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000)); SELECT pg_switch_wal()")
-    flow.source.execute("CHECKPOINT")
-    query = "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = %s"
-    return flow.source.execute(query, [flow.settings.slot]).fetchone() == (True,)
-
-
 def test_a_stopped_table_is_named_until_the_ledger_is_moved(shop: Flow) -> None:
     """A record that the replica refuses stops its partition; moved by hand, the running worker goes on."""
     until_ready(shop)

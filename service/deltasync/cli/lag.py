@@ -15,7 +15,7 @@ from rich.text import Text
 from deltasync import settings as settings_module
 from deltasync.cli import output
 from deltasync.errors import UnreachableError
-from deltasync.monitor.lag import Lag, PartitionLag, lag
+from deltasync.monitor.lag import Lag, PartitionLag, judge
 from deltasync.monitor.survey import Surveyor
 
 # Rates are measured between two looks.
@@ -23,7 +23,7 @@ _EVERY_S = 1.0
 _COLORS = {"behind": "yellow", "held": "red", "gap": "red", "recreated": "red", "not captured": "dim"}
 
 
-def show(
+def lag(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, one line each second.")] = False,
 ) -> None:
@@ -62,7 +62,7 @@ def _looks(surveyor: Surveyor, prefix: str) -> Iterator[tuple[Lag, str]]:
     while True:
         time.sleep(_EVERY_S)
         survey = surveyor.survey()
-        yield lag(survey, prefix, before), survey.slot_note
+        yield judge(survey, prefix, before), survey.slot_note
         before = survey
 
 

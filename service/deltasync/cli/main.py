@@ -3,54 +3,67 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Literal, cast
 
 import stamina
 import typer
+import typer.main
+from typer.core import TyperCommand, TyperGroup
 
 from deltasync import __version__
-from deltasync.cli import (
-    check,
-    compare,
-    connectors,
-    demo,
-    lag,
-    ledger,
-    local,
-    logs,
-    output,
-    replica,
-    run,
-    sequences,
-    settings,
-    source,
-    wait,
-)
+from deltasync.cli import logs, output
 from deltasync.errors import DeltasyncError, RefusedError, UnreachableError
 from deltasync.failure import Verdict, describe, driver_error, verdict
 
+_MARKUP: Literal["markdown"] = "markdown"
+# Each is a module beside this one, which has an `app` of several commands, or a function of its name.
+_COMMANDS = (
+    "local",
+    "connectors",
+    "source",
+    "replica",
+    "ledger",
+    "sequences",
+    "run",
+    "check",
+    "lag",
+    "wait",
+    "compare",
+    "settings",
+    "demo",
+)
+
+
+class _Commands(TyperGroup):
+    """The commands, each loaded when it is asked for: what one needs takes up to a second to load."""
+
+    def list_commands(self, _context: object) -> list[str]:
+        return [*_COMMANDS]
+
+    def get_command(self, _context: object, cmd_name: str) -> TyperCommand | TyperGroup | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"deltasync.cli.{cmd_name}")
+        commands = getattr(module, "app", None)
+        if commands is None:
+            commands = typer.Typer(add_completion=False, rich_markup_mode=_MARKUP)
+            commands.command(cmd_name)(getattr(module, cmd_name))
+        command = cast("TyperCommand | TyperGroup", typer.main.get_command(commands))
+        command.name = cmd_name
+        return command
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="deltasync",
     help="Keep a replica PostgreSQL equal to a source, seconds behind, over Debezium and Kafka.",
     epilog="Exit codes: 0 yes, 1 no, 2 a setting, an argument or a file is wrong, 3 could not tell.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=_MARKUP,
 )
-app.add_typer(local.app, name="local")
-app.add_typer(connectors.app, name="connectors")
-app.add_typer(source.app, name="source")
-app.add_typer(replica.app, name="replica")
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(sequences.app, name="sequences")
-app.command()(run.run)
-app.command()(check.check)
-app.command("lag")(lag.show)
-app.command()(wait.wait)
-app.command()(compare.compare)
-app.command()(settings.settings)
-app.command()(demo.demo)
 
 
 def _version(wanted: bool) -> None:

@@ -109,17 +109,17 @@ def unapplied(logs: Mapping[Partition, Log], claims: Mapping[Partition, Claim]) 
     return {p: first for p, first in firsts.items() if first < logs[p].end_offset}
 
 
-def lag(survey: Survey, prefix: str, before: Survey | None = None) -> Lag:
+def judge(survey: Survey, prefix: str, before: Survey | None = None) -> Lag:
     """Judge a survey; with an earlier one, rates too."""
-    judge = _Judge(survey, prefix, before)
-    partitions = tuple(judge.partition(partition) for partition in survey.logs)
+    found = _Judge(survey, prefix, before)
+    partitions = tuple(found.partition(partition) for partition in survey.logs)
     ours = [one for one in partitions if not one.control]
     skipped = {str(known.table): known.skipped for known in survey.tables}
     tables = tuple(
         _table([one for one in ours if one.table == name], skipped.get(name, ()))
         for name in sorted({one.table for one in ours})
     )
-    return Lag(judge.total(partitions), tables, partitions, survey.slot)
+    return Lag(found.total(partitions), tables, partitions, survey.slot)
 
 
 def topics(tables: Iterable[TableId], prefix: str) -> dict[str, TableId]:

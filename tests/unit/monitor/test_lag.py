@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deltasync.change import Log, Partition
-from deltasync.monitor.lag import Lag, Survey, lag, topics, unapplied
+from deltasync.monitor.lag import Lag, Survey, judge, topics, unapplied
 from deltasync.progress import Claim, Progress
 from deltasync.replica.observe import Known
 from deltasync.table import TableId
@@ -39,39 +39,39 @@ def states(found: Lag) -> dict[str, str]:
 
 
 def test_level() -> None:
-    found = lag(survey(orders=(5, 5), lines=(0, 0), canary=(9, 9)), "p")
+    found = judge(survey(orders=(5, 5), lines=(0, 0), canary=(9, 9)), "p")
     assert (found.total.records, found.total.seconds, found.total.catch_up_s) == (0, 0.0, 0.0)
     assert states(found) == {"shop.orders": "level", "shop.lines": "level"}
 
 
 def test_behind_by_the_age_of_the_first_unapplied_record() -> None:
-    found = lag(survey(orders=(5, 15), lines=(2, 2), canary=(9, 9)), "p")
+    found = judge(survey(orders=(5, 15), lines=(2, 2), canary=(9, 9)), "p")
     assert (found.total.records, found.total.seconds) == (10, 7.0)
     assert states(found) == {"shop.orders": "behind", "shop.lines": "level"}
     assert {one.table: one.seconds for one in found.tables} == {"shop.orders": 7.0, "shop.lines": 0.0}
 
 
 def test_control_topics_are_shown_but_not_counted() -> None:
-    found = lag(survey(orders=(5, 5), canary=(8, 9)), "p")
+    found = judge(survey(orders=(5, 5), canary=(8, 9)), "p")
     assert found.total.records == 0
     assert found.total.seconds == 7.0
     assert [(one.table, one.records) for one in found.partitions if one.control] == [("deltasync.canary", 1)]
 
 
 def test_a_canary_that_stands_still_is_lag() -> None:
-    found = lag(survey(orders=(5, 5))._replace(canary_age_s=31.0), "p")
+    found = judge(survey(orders=(5, 5))._replace(canary_age_s=31.0), "p")
     assert (found.total.records, found.total.seconds) == (0, 30.0)
 
 
 def test_rates_and_the_time_to_catch_up() -> None:
     before = survey(98.0, orders=(0, 100), lines=(0, 0))
-    found = lag(survey(100.0, orders=(50, 110), lines=(4, 4)), "p", before)
+    found = judge(survey(100.0, orders=(50, 110), lines=(4, 4)), "p", before)
     assert found.total.rate == pytest.approx(27.0)
     assert found.total.catch_up_s == pytest.approx(60 * 2 / 40)
 
 
 def test_what_grows_is_never_caught_up() -> None:
-    found = lag(survey(100.0, orders=(50, 210)), "p", survey(99.0, orders=(40, 100)))
+    found = judge(survey(100.0, orders=(50, 210)), "p", survey(99.0, orders=(40, 100)))
     assert (found.total.rate, found.total.catch_up_s) == (10.0, None)
 
 
@@ -87,17 +87,17 @@ def test_what_grows_is_never_caught_up() -> None:
     ],
 )
 def test_states(changes: dict[str, Any], state: str) -> None:
-    found = lag(survey(orders=(5, 20))._replace(**changes), "p")
+    found = judge(survey(orders=(5, 20))._replace(**changes), "p")
     assert states(found) == {"shop.orders": state}
 
 
 def test_a_record_that_could_not_be_read_leaves_the_seconds_open() -> None:
-    found = lag(survey(orders=(5, 20))._replace(came_in={}), "p")
+    found = judge(survey(orders=(5, 20))._replace(came_in={}), "p")
     assert found.tables[0].seconds is None
 
 
 def test_clocks_that_disagree_make_no_negative_lag() -> None:
-    found = lag(survey(orders=(5, 20))._replace(came_in={ORDERS: 200.0}), "p")
+    found = judge(survey(orders=(5, 20))._replace(came_in={ORDERS: 200.0}), "p")
     assert found.tables[0].seconds == 0.0
 
 

@@ -26,6 +26,7 @@ _PASSING = (
 
 _FOREIGN_KEY = "23503"
 _NOT_UNIQUE = ("23505", "23P01")
+_NOT_OF_ITS_TYPE = "22P02"
 
 
 class Verdict(Enum):
@@ -65,6 +66,11 @@ def lacks_parent(error: BaseException) -> bool:
 def lacks_room(error: BaseException) -> bool:
     """True where a unique value is still another row's."""
     return getattr(driver_error(error), "sqlstate", None) in _NOT_UNIQUE
+
+
+def lacks_label(error: BaseException) -> bool:
+    """True where a value is none of its type: of an enum, perhaps since a label is not there (yet)."""
+    return getattr(driver_error(error), "sqlstate", None) == _NOT_OF_ITS_TYPE
 
 
 def driver_error(error: BaseException) -> BaseException | None:

@@ -18,7 +18,7 @@ from deltasync.assignment import Assignment
 from deltasync.change import Op, Partition, Record
 from deltasync.compact import compact
 from deltasync.errors import DeltasyncError, RecordError, UnreachableError
-from deltasync.failure import Verdict, describe, lacks_parent, lacks_room, verdict
+from deltasync.failure import Verdict, describe, lacks_label, lacks_parent, lacks_room, verdict
 from deltasync.intake import Intake, Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.health import Trouble
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 # Backoff between tries of a replica that does not answer: doubles from the first to the second.
 _BACKOFF_S = (0.2, 10.0)
+# So long a row may be ahead of the schema log's entry that gives the replica what it needs.
+_EARLY_S = 10.0
 
 
 class Pipeline:
@@ -51,6 +53,7 @@ class Pipeline:
         self._assignment = Assignment(settings.group, consumer, replica, metrics, lifecycle.clock)
         self._tables = self._known_as({})
         self._polled: Sequence[Record] = ()
+        self._early: dict[Partition, tuple[int, float]] = {}  # records that the replica refuses, and since when
         self.failing: str | None = None
         self._failing_since: float | None = None
         self._failed_at = 0.0
@@ -143,7 +146,7 @@ class Pipeline:
                     self._apply_or_narrow(part)
 
     def _block(self, taken: Taken, error: BaseException) -> None:
-        """Read a partition no further than this record: until the row that it references has come, or for good.
+        """Read a partition no further than this record: until what it needs has come, or for good.
 
         Where a unique value is still another row's, a batch that ended here may have cut a transaction that hands
         it on: once more the batch begins here, and again while records of other partitions leave no room for it.
@@ -151,10 +154,20 @@ class Pipeline:
         blame = blamed(taken, error)
         awaits = lacks_parent(error) and self._settings.replica.constraints == "ordered"
         tried = self._assignment.waited(taken.partition, taken.offset) and not self._is_crowded(taken.partition)
-        if awaits or (lacks_room(error) and not tried):
+        if awaits or (lacks_room(error) and not tried) or self._may_be_early(taken, error):
             self._assignment.block(Cut(taken.partition, taken.offset, blame, waits=True, again=True), self._tables)
         else:
             self._assignment.stop(taken.partition, blame)
+
+    def _may_be_early(self, taken: Taken, error: BaseException) -> bool:
+        """True for a while where the schema log, which is another partition, may still bring what the record needs."""
+        if not lacks_label(error):
+            return False
+        offset, since = self._early.get(taken.partition, (-1, 0.0))
+        if offset != taken.offset:
+            since = self._lifecycle.clock()
+            self._early[taken.partition] = taken.offset, since
+        return self._lifecycle.clock() - since <= _EARLY_S
 
     def _is_crowded(self, partition: Partition) -> bool:
         """True where the batch ended in front of more records of this partition, and held some of others."""

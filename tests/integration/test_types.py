@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.flow import Flow, until
 
 from deltasync.replica.setup import setup as replica_setup
+from deltasync.source.setup import setup as source_setup
 
 SCHEMA = """
     CREATE SCHEMA shop;
@@ -36,6 +37,23 @@ def test_types_follow_as_far_as_nothing_is_guessed(flow: Flow) -> None:
     flow.replica.execute("ALTER TYPE shop.pair ADD ATTRIBUTE b text")
     assert replica_setup(flow.settings).released == ["shop.item"]
     flow.wait_equal("shop.item")
+
+
+def test_a_row_that_is_ahead_of_its_label_waits(flow: Flow) -> None:
+    """The schema log is another partition, and may come later; where it brings nothing, the row's partition stops."""
+    flow.set_up(SCHEMA)
+    worker = flow.start_worker()
+    flow.wait_equal("shop.item")
+    flow.source.execute("ALTER EVENT TRIGGER deltasync_ddl DISABLE; ALTER TYPE shop.mood ADD VALUE 'early'")
+    flow.source.execute("INSERT INTO shop.item VALUES (2, '(2,early)')")
+    until(lambda: worker.metric("deltasync_partitions", state="waiting"), "the row is refused for now")
+    source_setup(flow.settings)
+    flow.wait_equal("shop.item")
+    assert not worker.events("partition stopped")
+
+    flow.source.execute("ALTER EVENT TRIGGER deltasync_ddl DISABLE; ALTER TYPE shop.mood ADD VALUE 'never'")
+    flow.source.execute("INSERT INTO shop.item VALUES (3, '(3,never)')")
+    until(lambda: worker.events("partition stopped"), "its partition stops")
 
 
 def test_an_extension_that_the_role_may_not_make_holds_its_table(flow: Flow) -> None:

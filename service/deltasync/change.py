@@ -38,7 +38,8 @@ class Record(NamedTuple):
     of its partition that has a value is the row under its new key. `raw_text` says that Connect had the raw-text
     converter when it wrote the record (header `deltasync.table`); it is told only where the settings say it has.
     `run` tells which run of the connector's task sent it (header `__debezium.context.runId`), or nothing where no
-    header does: headers cost microseconds, so only those who need it ask.
+    header does: headers cost microseconds, so only those who need it ask. `sent_ms` is Kafka's timestamp of it, in
+    milliseconds since 1970.
     """
 
     partition: Partition
@@ -48,6 +49,7 @@ class Record(NamedTuple):
     moves: bool = False
     raw_text: bool = False
     run: Callable[[], str] = str
+    sent_ms: int = 0
 
 
 def ends_in_half(records: Sequence[Record]) -> bool:

@@ -28,10 +28,10 @@ class Progress(NamedTuple):
 
     `next_offset` is the only offset ever stored: the one that is read next. `watermark` is None until
     a positioned change was applied. `committed_us` is the latest source commit applied, in
-    microseconds since 1970. `skipped` counts the records that were older. `tied` tells which changes were
-    applied at exactly the watermark, by a fingerprint of op and key (without a key, see `keyless`). `floor` is the
-    first half of the watermark and `committed_us` as they were when positions began anew: what stands behind the one
-    or was committed after the other is new, all else may have been applied before.
+    microseconds since 1970. `skipped` counts the records that were older. `tied` tells which changes were applied at
+    exactly the watermark, by a fingerprint of op and key (without a key, see `keyless`; of transactions' ends, see
+    `ends`). `floor` is the first half of the watermark and `committed_us` as they were when positions began anew: what
+    stands behind the one or was committed after the other is new, all else may have been applied before.
     """
 
     next_offset: int = 0

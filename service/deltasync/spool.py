@@ -17,11 +17,22 @@ from deltasync.errors import RecordError
 _BLOCK_CHANGES = 500
 
 
-class Spooled(NamedTuple):
-    """A change, its number in its transaction, and whether its row goes on under another key (`Record.moves`)."""
+class Place(NamedTuple):
+    """Where a change stands in its transaction: its place in the log, and among those that share one.
 
-    order: int
-    moves: bool
+    These are the rows of a COPY, which `number` orders, or the halves of a key change, of which the first does not
+    `stay` (`Record.moves`): whatever their numbers, it comes before the other.
+    """
+
+    lsn: int
+    stays: bool
+    number: int
+
+
+class Spooled(NamedTuple):
+    """A change, and where it stands in its transaction."""
+
+    place: Place
     change: Change
 
 
@@ -48,7 +59,7 @@ class Spool:
         """
         self._add(partition, [one for one in changes if one.change.op is not Op.TRUNCATE])
         for one in changes:
-            alone = Partition(partition.topic, -one.order)
+            alone = Partition(partition.topic, -one.place.lsn)
             if one.change.op is Op.TRUNCATE and alone not in self._blocks:
                 self._add(alone, [one])
 
@@ -62,8 +73,8 @@ class Spool:
             self._size += len(block)
 
     def __iter__(self) -> Iterator[Spooled]:
-        """All changes by their order; may be asked for again."""
-        return heapq.merge(*map(self._read, self._blocks.values()), key=_order)
+        """All changes by their places; may be asked for again."""
+        return heapq.merge(*map(self._read, self._blocks.values()), key=_place)
 
     def close(self) -> None:
         """Give the room back. Idempotent."""
@@ -82,8 +93,8 @@ class Spool:
             yield from _decoder.decode(os.pread(self._file.fileno(), length, start))
 
 
-def _order(one: Spooled) -> int:
-    return one.order
+def _place(one: Spooled) -> Place:
+    return one.place
 
 
 def _no_room(change: Change, bytes_max: int) -> RecordError:

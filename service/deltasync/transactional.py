@@ -144,7 +144,7 @@ class TransactionalPipeline(Pipeline):
         """Notice a transaction that waits for its changes for too long: nothing passes it."""
         self._cuts = self._transactions.obstacles()
         found, now = self._transactions.missing(), self._lifecycle.clock()
-        lsn = found[0].lsn if found else 0
+        lsn = found[1].lsn if found else 0
         if lsn != self._next[0] or found is None:
             self._next, self._late = (lsn, now), None
         elif self._late is None and now - self._next[1] > _LATE_S:

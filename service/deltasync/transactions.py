@@ -5,44 +5,44 @@ and how many changes it has. So the ends, in the order of that topic, are the co
 complete when all of its changes have come, and what may be applied is the longest row of complete ones. What belongs
 to no transaction (reads of a snapshot, what changes nothing) is applied as soon as all before it in its partition was.
 
-What a connector repeats after a crash is told by order: a change whose number its transaction has had, an end that
-is not later than the last one, and whatever stands before the end of the last transaction that was applied.
+What a connector repeats after a crash is told by its place in the log: a change that stands before the last one of its
+transaction in its partition, or is it, and whatever stands before the end of the last transaction that was applied.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from deltasync import keyless
 from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Record
+from deltasync.coming import Coming, began_ms
 from deltasync.debezium import envelope
-from deltasync.debezium.transaction import End, decode_end
+from deltasync.debezium.envelope import Message
+from deltasync.debezium.transaction import End
+from deltasync.ends import Ends
 from deltasync.errors import RecordError
 from deltasync.progress import Progress
 from deltasync.readable import Cut
-from deltasync.spool import Spool, Spooled
+from deltasync.spool import Place, Spool
 from deltasync.table import TableId
 from deltasync.whole import (
-    Coming,
     Large,
     Queue,
     Read,
     Unit,
+    behind,
     is_applied,
     is_repeated,
-    once,
-    replaced,
+    level,
+    place_of,
+    put_on_disk,
     run,
     strays,
     unended,
     untold,
 )
-
-# The end of a transaction stands behind all of its changes.
-_LAST = 2**63
 
 
 class Transactions:
@@ -77,7 +77,7 @@ class Transactions:
         self._large = None
         self._queues: dict[Partition, Queue] = {}
         self._open: dict[str, Coming] = {}
-        self._ends: deque[End] = deque()
+        self._ends = Ends()
         self._young: AbstractSet[Partition] = frozenset()
         self._several: AbstractSet[Partition] = frozenset()
         self._asked_for: str | None = None
@@ -114,9 +114,9 @@ class Transactions:
             queue = self._queues.get(record.partition)
             if queue is not None and queue.cut is None and record.offset >= queue.progress.next_offset:
                 self._take(record, queue, mark)
-        head = self._open.get(self._ends[0].transaction) if self._ends else None
+        head = self._open.get(self._ends.transaction)
         if head is not None and (head.rows >= self._rows_max or head.bytes >= self._bytes_max):
-            self._large = self._spilled(self._ends[0], self._large or Large(self._make_spool(), {}))
+            self._large = self._spilled(self._ends.transaction, self._large or Large(self._make_spool(), {}))
         return True
 
     def ready(self) -> Iterator[Unit]:
@@ -127,15 +127,20 @@ class Transactions:
         """
         for partition in self._queues:
             yield from self._free(partition)
-        while self._ends and self._is_whole(self._ends[0]) and not self.unread():
-            end = self._ends.popleft()
-            large, self._large = self._large and self._spilled(end, self._large), None
+        while self._is_whole() and not self.unread():
+            end = self._ends.pop()
+            large, self._large = self._large and self._spilled(end.transaction, self._large), None
             found = self._open.pop(end.transaction, Coming())
+            astray = self._astray(end.transaction, found) if found.truncates else []
             parts = [*found.partitions, self.topic]
             popped = [self.topic] if large else parts
             reads = [read for partition in popped for read in self._pop(partition, end.transaction)]
-            reads.sort(key=_order)
-            yield from self._whole(end, once(reads) if found.truncates else reads, large)
+            if large:
+                put_on_disk(large.spool, astray)
+            else:
+                reads += [read._replace(partition=self.topic, progress=reads[-1].progress) for read in astray]
+            reads.sort(key=place_of)
+            yield from self._whole(end, level(reads) if found.truncates else reads, large)
             for partition in parts:
                 yield from self._free(partition)
 
@@ -145,7 +150,7 @@ class Transactions:
         Of those that share a topic with its changes; TRUNCATE comes behind reads of all partitions. A partition is
         read far enough with its first change, or where its log ended (`settle`) after the transaction had.
         """
-        head = self._ends[0].transaction if self._ends else ""
+        head = self._ends.transaction
         found = self._open.get(head)
         if found is None:
             return []
@@ -184,25 +189,31 @@ class Transactions:
     def ahead(self, held: AbstractSet[Partition]) -> set[Partition]:
         """The partitions that are to be read no further now, `held` being those that are not read already.
 
-        Those that lag are read on, and so are all of the next transaction. What is held is so until half is gone.
+        Those that lag are read on, and so are all of the next transaction: where a connector began anew within it, what
+        it repeats stands behind later ones, and so does its end. What is held is so until half is gone.
         """
+        head = self._ends.transaction
+        coming = self._open.get(head) or Coming()
+        needed = {p for p, queue in self._queues.items() if queue.last == head}
+        if coming.is_repeated:
+            needed |= {*coming.partitions, self.topic}
         found = set()
         if self._holds(0.5):
-            head = self._ends[0].transaction if self._ends else None
-            found = {p for p, queue in self._queues.items() if queue.reads and (head is None or queue.last != head)}
-            found = found - {self.topic} if self._holds(1) else found & held - {self.topic}
-        ends = self._queues.get(self.topic)
-        if ends is not None and len(ends.reads) >= self._rows_max * (0.5 if self.topic in held else 1):
+            found = {p for p, queue in self._queues.items() if queue.reads and p != self.topic}
+            found = found if self._holds(1) else found & held
+        if len(self._queues[self.topic].reads if self.topic in self._queues else ()) >= self._rows_max * (
+            0.5 if self.topic in held else 1
+        ):
             found.add(self.topic)
-        return found
+        return found - needed
 
     def next_offset(self, partition: Partition) -> int:
         """Where a partition is read on."""
         return self._queues[partition].progress.next_offset
 
-    def missing(self) -> tuple[End, int] | None:
-        """The transaction that is next, and how many of its changes have come; None where none has ended."""
-        return (self._ends[0], self._count(self._ends[0])) if self._ends else None
+    def missing(self) -> tuple[int, End] | None:
+        """A change of the next transaction that has not come, as `Ends.missing` tells it."""
+        return self._ends.missing(self._open.get(self._ends.transaction))
 
     def _holds(self, times: float) -> bool:
         """True where so many times as much is kept as is meant to be."""
@@ -213,14 +224,14 @@ class Transactions:
     def _is_lost(self, at: Mapping[Partition, Progress]) -> bool:
         topic = at.get(self.topic)
         was_lost, self._lost = self._lost, False
+        if self._large and any(p not in at or at[p].next_offset != self._queues[p].base for p in self._large.last):
+            return True
         if topic is None:
             self._lost = any(progress.committed_us is not None for progress in at.values())
             return self._lost
         if was_lost:
             return True
         known = self._queues.get(self.topic)
-        if self._large and any(p not in at or at[p].next_offset != self._queues[p].base for p in self._large.last):
-            return True
         anew = known is None or known.base != topic.next_offset
         return anew and topic.watermark is not None and any(queue.reads for queue in self._queues.values())
 
@@ -240,14 +251,13 @@ class Transactions:
             queue.last = None  # a snapshot's read comes behind the transaction before it
         if read.transaction is not None:
             queue.last = read.transaction
-            if read.transaction not in self._open:
-                self._open[read.transaction] = Coming()
-            self._open[read.transaction].add(record.partition, read)
+            truncates = read.change is not None and read.change.op is Op.TRUNCATE
+            self._open[read.transaction].hold(record.partition, read.bytes, truncates=truncates)
 
     def _read(self, record: Record, progress: Progress, mark: Progress | None) -> Read:
         partition, offset = record.partition, record.offset
         if partition == self.topic:
-            return self._read_boundary(record, progress)
+            return self._ends.read(record, progress)
         change = envelope.decode(record)
         if change is not None and self._is_keyless(change.table):
             change = keyless.told(change, record.run())
@@ -260,85 +270,71 @@ class Transactions:
                 return Read(partition, offset, rule.skipped(progress, change), bytes=size)
             change = change._replace(begins=keyless.begins(progress, change))
             return Read(partition, offset, keyless.applied(progress, change), change, bytes=size)
-        transaction, order = found.transaction, found.order
-        if transaction is None or order is None:
-            raise untold(record)
-        after = keyless.applied(progress, change) if change is not None else rule.passed(progress, offset)
-        if is_applied(record, found.position, mark) or self._is_again(found, transaction, order, progress):
-            passed = keyless.skipped(progress, change) if change is not None else after
+        passed = rule.passed(progress, offset) if change is None else keyless.skipped(progress, change)
+        if is_applied(record, found.position, mark):
             return Read(partition, offset, passed, bytes=size)
-        return Read(partition, offset, after, change, transaction, order, record.moves, size)
+        transaction, place, is_new = self._placed(record, found, progress)
+        if not is_new:
+            return Read(partition, offset, passed, bytes=size)
+        after = passed if change is None else keyless.applied(progress, change)
+        return Read(partition, offset, after, change, transaction, place, size)
 
-    def _read_boundary(self, record: Record, progress: Progress) -> Read:
-        end = decode_end(record)
-        passed = rule.passed(progress, record.offset)
-        last = progress.watermark[1] if progress.watermark else 0
-        if end is None:
-            return Read(record.partition, record.offset, passed)
-        if end.lsn <= last:
-            if end.committed_ms * 1000 > (progress.committed_us or 0):
-                raise replaced(record.partition, record.offset)
-            return Read(record.partition, record.offset, passed)
-        committed_us = max(progress.committed_us or 0, end.committed_ms * 1000 + 999)
-        after = passed._replace(watermark=(end.lsn, end.lsn), committed_us=committed_us)
-        self._ends.append(end)
-        return Read(record.partition, record.offset, after, transaction=end.transaction, order=_LAST)
+    def _placed(self, record: Record, found: Change | Message, progress: Progress) -> tuple[str, Place, bool]:
+        """A change's transaction, where it stands in that, and whether it is new. Its number has come, at any rate."""
+        transaction, number, lsn, run = found.transaction, found.order, found.position.seq1, record.run()
+        if transaction is None or number is None or lsn is None or began_ms(run) is None:
+            raise untold(record)
+        coming = self._open.get(transaction) or Coming()
+        is_new = self._is_new(coming, record.partition, found, progress)
+        coming.count(record.partition, run, number)
+        self._open[transaction] = coming
+        return transaction, Place(lsn, not record.moves, number), is_new
 
-    def _has(self, transaction: str, order: int) -> bool:
-        """True for a change that has come already, and was not applied yet."""
-        found = self._open.get(transaction)
-        return found is not None and found.has(order)
+    def _is_new(self, coming: Coming, partition: Partition, found: Change | Message, progress: Progress) -> bool:
+        """True for a change that has not come yet.
 
-    def _is_again(self, found: Change | envelope.Message, transaction: str, order: int, progress: Progress) -> bool:
-        """True for a change that has come before. Which of two TRUNCATEs was first is not known until it is next."""
-        if not isinstance(found, Change):
-            return self._has(transaction, order)
-        if found.run is None:
-            return found.op is not Op.TRUNCATE and self._has(transaction, order)
-        if keyless.is_again(progress, found):
+        A TRUNCATE has no key and may come again in any partition: all of them are kept, and do together what one does.
+        """
+        change = found if isinstance(found, Change) else None
+        if change is not None and change.run is not None:
+            return not keyless.is_again(progress, change)
+        if change is not None and change.op is Op.TRUNCATE and partition in self._several:
             return True
-        if self._has(transaction, order):
-            raise keyless.renumbered(found)
-        return False
+        return coming.is_new(partition, found.position.seq1 or 0, change and (change.op, change.key, change.table))
 
-    def _spilled(self, end: End, large: Large) -> Large:
+    def _spilled(self, transaction: str, large: Large) -> Large:
         """Bring to disk what is in memory of a transaction, and tell how far its partitions are behind that."""
-        found = self._open.get(end.transaction)
+        found = self._open.get(transaction)
         for partition in found.partitions if found else ():
             reads = self._queues[partition].reads
-            spooled = []
+            spilled = []
             is_behind = partition in large.last or (reads and reads[0].transaction is not None)
-            for _ in range(run(reads, end.transaction) if is_behind else 0):
+            for _ in range(run(reads, transaction) if is_behind else 0):
                 read = self._popped(partition, is_applied=False)
-                read = read if read.order else read._replace(order=large.last[partition].order)
-                large.last[partition] = read
-                if read.change is not None:
-                    spooled.append(Spooled(read.order, read.moves, read.change))
-            large.spool.append(partition, spooled)
+                last = large.last.get(partition)
+                spilled.append(behind(read, last and last.place))
+                large.last[partition] = spilled[-1]
+            put_on_disk(large.spool, spilled)
         return large
 
     # Taking out
 
-    def _count(self, end: End) -> int:
-        found = self._open.get(end.transaction)
-        return found.count if found else 0
+    def _is_whole(self) -> bool:
+        missing = self.missing()
+        return missing is not None and missing[0] == 0
 
-    def _is_whole(self, end: End) -> bool:
-        found = self._open.get(end.transaction)
-        if found is not None and found.truncates and found.count == end.changes:
-            self._forget_strays(end.transaction, found)
-        return self._count(end) == end.changes
-
-    def _forget_strays(self, transaction: str, found: Coming) -> None:
-        """Do not count what came again and was read sooner than where it came first."""
+    def _astray(self, transaction: str, found: Coming) -> list[Read]:
+        """Take a transaction's TRUNCATEs that came again behind a later one's records out of their places."""
+        gathered = []
         for partition in list(found.partitions):
             reads = self._queues[partition].reads
             for index in strays(reads, transaction):
-                found.uncount([reads[index]])
-                reads[index] = reads[index]._replace(change=None, transaction=None, order=0)
+                gathered.append(reads[index])
+                reads[index] = reads[index]._replace(change=None, transaction=None, place=None)
             is_spilled = self._large and partition in self._large.last
             if not is_spilled and all(read.transaction != transaction for read in reads):
                 del found.partitions[partition]
+        return gathered
 
     def _whole(self, end: End, reads: list[Read], large: Large | None) -> Iterator[Unit]:
         if large is None:
@@ -359,15 +355,15 @@ class Transactions:
             yield Unit(None, [self._popped(partition)])
 
     def _pop(self, partition: Partition, transaction: str) -> Iterator[Read]:
-        """Take a transaction's records out, and those of none between them, which get the order of the one before."""
+        """Take a transaction's records out, and those of none between them, which stand behind the one before."""
         reads = self._queues[partition].reads
-        count, order = run(reads, transaction), 0
+        count, place = run(reads, transaction), None
         if not count:
             raise unended(reads[0], transaction)
         for _ in range(count):
-            read = self._popped(partition)
-            order = read.order or order
-            yield read if read.order else read._replace(order=order)
+            read = behind(self._popped(partition), place)
+            place = read.place
+            yield read
 
     def _popped(self, partition: Partition, *, is_applied: bool = True) -> Read:
         queue = self._queues[partition]
@@ -378,7 +374,7 @@ class Transactions:
             self._rows -= 1
             self._bytes -= read.bytes
         if read.transaction in self._open:
-            self._open[read.transaction].left(read)
+            self._open[read.transaction].left(partition, read.bytes)
         return read
 
     def _drop(self, partition: Partition) -> None:
@@ -389,10 +385,5 @@ class Transactions:
             return
         self._rows -= len(queue.reads)
         self._bytes -= sum(read.bytes for read in queue.reads)
-        for transaction, found in self._open.items():
-            if partition in found.partitions:
-                found.forget(partition, [read for read in queue.reads if read.transaction == transaction])
-
-
-def _order(read: Read) -> int:
-    return read.order
+        for found in self._open.values():
+            found.forget(partition)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from deltasync.change import Change, Op, Partition, Position, Record
@@ -13,13 +13,18 @@ from deltasync.errors import RecordError
 from deltasync.intake import half_lost, is_behind
 from deltasync.progress import Progress
 from deltasync.readable import Cut
-from deltasync.spool import Spool, Spooled
+from deltasync.spool import Place, Spool, Spooled
+
+# The end of a transaction stands behind all of its changes.
+LAST = Place(2**63 - 1, stays=True, number=0)
+
+_FIRST = Place(0, stays=True, number=0)
 
 
 class Read(NamedTuple):
     """A record that was read, and its partition's progress behind it.
 
-    `transaction` is None for one that belongs to none. `moves` is that of its record.
+    `transaction` is None for one that belongs to none, and `place` where it stands in its transaction.
     """
 
     partition: Partition
@@ -27,8 +32,7 @@ class Read(NamedTuple):
     progress: Progress
     change: Change | None = None
     transaction: str | None = None
-    order: int = 0
-    moves: bool = False
+    place: Place | None = None
     bytes: int = 0
 
 
@@ -66,66 +70,11 @@ class Unit(NamedTuple):
     large: Large | None = None
 
 
-class Coming:
-    """What has come of a transaction that is not whole yet: the numbers of its changes, and from which partitions.
-
-    `rows` and `bytes` of it are in memory. A TRUNCATE that comes again may come in another partition, since its record
-    has no key: all of them are kept until the transaction is the next one, and taken together they do what one does.
-    """
-
-    __slots__ = ("_blocks", "_truncates", "bytes", "count", "partitions", "rows")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.rows = self.bytes = 0
-        self.partitions: dict[Partition, None] = {}
-        self._truncates: dict[int, int] = {}  # how often each one has come
-        self._blocks: dict[int, int] = {}  # a bit for each number, 1024 to a block
-
-    def has(self, order: int) -> bool:
-        return bool(self._blocks.get(order >> 10, 0) >> (order & 1023) & 1)
-
-    def add(self, partition: Partition, read: Read) -> None:
-        times = self._truncates.get(read.order, 0)
-        if read.change is not None and read.change.op is Op.TRUNCATE:
-            self._truncates[read.order] = times + 1
-        self.count += not times
-        self.rows += 1
-        self.bytes += read.bytes
-        self.partitions[partition] = None
-        self._blocks[read.order >> 10] = self._blocks.get(read.order >> 10, 0) | 1 << (read.order & 1023)
-
-    def left(self, read: Read) -> None:
-        """A record is not in memory any more."""
-        self.rows -= 1
-        self.bytes -= read.bytes
-
-    def forget(self, partition: Partition, reads: Iterable[Read]) -> None:
-        """What has come from a partition will come again."""
-        self.partitions.pop(partition, None)
-        self.uncount(reads)
-
-    def uncount(self, reads: Iterable[Read]) -> None:
-        """Records do not count as come, nor as in memory."""
-        for read in reads:
-            self.left(read)
-            if self._truncates.get(read.order, 0) > 1:
-                self._truncates[read.order] -= 1
-                continue
-            self._truncates.pop(read.order, None)
-            self.count -= 1
-            self._blocks[read.order >> 10] &= ~(1 << (read.order & 1023))
-
-    @property
-    def truncates(self) -> bool:
-        return bool(self._truncates)
-
-
 def changes_of(reads: Sequence[Read]) -> list[Change | None]:
     """What records change, one by one, in their order: a key change is told once, with its new key."""
-    if not any(read.moves for read in reads):
+    if all(read.place is None or read.place.stays for read in reads):
         return [read.change for read in reads]
-    spooled = [Spooled(read.order, read.moves, read.change) for read in reads if read.change is not None]
+    spooled = [Spooled(read.place or LAST, read.change) for read in reads if read.change is not None]
     found = {(change.partition, change.offset): change for change in joined(spooled)}
     return [found.get((read.partition, read.offset)) for read in reads]
 
@@ -143,23 +92,37 @@ def strays(reads: Iterable[Read], transaction: str) -> list[int]:
     return found
 
 
-def once(reads: Iterable[Read]) -> list[Read]:
-    """Records of a transaction by their order, in which each TRUNCATE is a change once, however often it came.
+def behind(read: Read, place: Place | None) -> Read:
+    """A record of a transaction in its place, or one of none behind this one, or before all."""
+    if read.place is not None:
+        return read
+    return read._replace(place=_FIRST if place is None else place._replace(stays=True))
 
-    One that came again stands before records that it came behind: each tells how far its partition is with all of them.
+
+def place_of(read: Read) -> Place:
+    """Where a record stands among those of its transaction."""
+    return read.place or _FIRST
+
+
+def put_on_disk(spool: Spool, reads: Iterable[Read]) -> None:
+    """Append what records change, partition by partition."""
+    for partition, some in groupby(reads, key=lambda read: read.partition):
+        spool.append(partition, [Spooled(place_of(read), read.change) for read in some if read.change is not None])
+
+
+def level(reads: Iterable[Read]) -> list[Read]:
+    """Records of a transaction in their order, each of which tells how far its partition is with all before it.
+
+    A TRUNCATE that came again stands before records that it came behind.
     """
     found: list[Read] = []
-    seen: set[int] = set()
     behind: dict[Partition, Progress] = {}
     for read in reads:
         known = behind.setdefault(read.partition, read.progress)
         if read.progress.next_offset > known.next_offset:
             behind[read.partition] = read.progress
-        is_truncate = read.change is not None and read.change.op is Op.TRUNCATE
-        found.append(read._replace(change=None) if is_truncate and read.order in seen else read)
-        if is_truncate:
-            seen.add(read.order)
-    return [read._replace(progress=behind[read.partition]) for read in found]
+        found.append(read._replace(progress=behind[read.partition]))
+    return found
 
 
 def run(reads: Iterable[Read], transaction: str) -> int:
@@ -177,7 +140,7 @@ def run(reads: Iterable[Read], transaction: str) -> int:
 def joined(changes: Iterable[Spooled]) -> Iterator[Change]:
     """Changes in their order, the two halves of a key change as one. Raises RecordError where a half is missing."""
     half: Change | None = None
-    for _, moves, change in changes:
+    for place, change in changes:
         if half is not None and _is_one(half, change):
             yield change._replace(old_key=half.key, before=half.before)
             half = None
@@ -186,8 +149,8 @@ def joined(changes: Iterable[Spooled]) -> Iterator[Change]:
             raise half_lost(half)
         if half is not None:
             yield half
-        half = change if moves else None
-        if not moves:
+        half = None if place.stays else change
+        if place.stays:
             yield change
     if half is not None:
         raise half_lost(half)
@@ -198,12 +161,12 @@ def _is_one(half: Change, change: Change) -> bool:
     return change.op is Op.CREATE and change.table == half.table and change.position.seq1 == half.position.seq1
 
 
-def late(end: End, count: int) -> RecordError:
-    """What to say of a transaction of which only so many changes have come."""
+def late(number: int, end: End) -> RecordError:
+    """What to say of a transaction of which the change of this number has not come."""
     tables = ", ".join(f"{changes} of {table}" for table, changes in sorted(end.tables.items()))
     return RecordError(
-        f"The transaction {end.transaction} has ended, and {count} of its {end.changes} changes have come ({tables}). "
-        "Nothing is applied before it is whole.",
+        f"The transaction {end.transaction} has ended, and change {number} of its {end.changes} has not come "
+        f"({tables}). Nothing is applied before it is whole.",
         remedy="See which of these topics has stopped or is not read: deltasync lag, and /readyz of the worker.",
     )
 
@@ -250,13 +213,14 @@ def unended(read: Read, transaction: str) -> RecordError:
 
 
 def untold(record: Record) -> RecordError:
-    """A record without what `provide.transaction.metadata` adds."""
+    """A record without what `provide.transaction.metadata` adds, or the header that tells the task's run."""
     return RecordError(
-        f"The record at {record.partition} offset {record.offset} tells no transaction, which "
-        'consistency = "transaction" needs to know.',
+        f"The record at {record.partition} offset {record.offset} does not tell its transaction, or which run of the "
+        'connector sent it, which consistency = "transaction" needs to know.',
         remedy=(
-            "Set provide.transaction.metadata = true on the connector (deltasync connectors apply does), before the "
-            "pipeline begins."
+            "Set provide.transaction.metadata = true on the connector (deltasync connectors apply does) and leave "
+            "extended.headers.enabled as it is, before the pipeline begins. Where Connect has an older jar of "
+            "connectors/raw-text, make it anew."
         ),
     )
 

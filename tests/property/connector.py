@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
+from uuid import UUID
 from zlib import crc32
 
 from tests.property.incremental import Reads
@@ -19,6 +20,7 @@ from deltasync.kafka.memory import Broker
 from deltasync.table import TableId
 
 PREFIX = "p"
+BEGIN = "begin"
 ENDS = Partition(f"{PREFIX}.transaction", 0)
 
 
@@ -109,9 +111,9 @@ class Connector:
         """Lose the offsets: begin at the slot, which is at a transaction's begin."""
         waits = [index for lost, index in self.lost.items() if self._is_last(*lost)]
         start = self._begin(max(self._epoch, min([self._acknowledged() - back, *waits])))
-        if waits and not self._may_begin(start):
+        if waits and not self.replays(start):
             return  # two faults at once: nothing would tell that the half is lost
-        while not self._may_begin(start):
+        while not self.replays(start):
             start = self._behind(start)
         self._restart(start)
         self._epoch = start
@@ -172,7 +174,10 @@ class Connector:
             self._write(self._next - 0.5, event)
 
     def _write(self, place: float, event: Event) -> None:
-        partition = ENDS if event.op == END else self._partition(event.table, event.key, event.lsn)
+        begins = self._begin(self._next) == self._next == place and event.transaction not in self._shifts
+        if self._whole and begins and event.op != BEGIN:
+            self._write(place, event._replace(op=BEGIN))
+        partition = ENDS if event.op in {BEGIN, END} else self._partition(event.table, event.key, event.lsn)
         if partition in self._held:
             self._held[partition].append((place, event))
         else:
@@ -211,23 +216,14 @@ class Connector:
         return before
 
     def _may_repeat(self, index: int) -> bool:
-        """True for a change that may be sent again under the next number.
-
-        Not where transactions are whole and the end was sent, which may lose a row: known, DESIGN.md ("Next").
-        """
+        """True for a change that may be sent again under the next number."""
         event, stream = self._source.stream[index], self._source.stream
         was_never_sent = index - 1 in self.lost.values()
-        has_ended = self._whole and self._behind(index) <= self._written
-        if not self._numbers or event.op == END or was_never_sent or has_ended:
+        if not self._numbers or event.op == END or was_never_sent:
             return False
-        is_known = self._is_first(index) or self.watermark_forgotten or self._whole
+        is_known = self._is_first(index) or self.watermark_forgotten
         is_first_place = event.lsn == stream[self._begin(index)].lsn
         return is_first_place and (self._source.is_keyless(event.table.name) or not is_known)
-
-    def _may_begin(self, start: int) -> bool:
-        """True where the offsets may be lost: not where the transaction that begins here was numbered too high."""
-        is_shifted = start < len(self._source.stream) and self._shifted.get(self._behind(start) - 1, 0) > 0
-        return not is_shifted and self.replays(start)
 
     def _number(self, event: Event) -> int:
         return event.order + self._shifts.get(event.transaction, 0)
@@ -272,8 +268,11 @@ class Connector:
         return index
 
     def _produce(self, place: float, event: Event) -> None:
+        if event.op == BEGIN:
+            self._broker.produce(ENDS, b"{}", _begin(event), sent_ms=self._restarts)
+            return
         if event.op == END:
-            self._broker.produce(ENDS, b"{}", _end(event, self._number(event) - 1))
+            self._broker.produce(ENDS, b"{}", _end(event, self._number(event) - 1), sent_ms=self._restarts)
             return
         stream, is_read = self._source.stream, event.op == "r"
         first = self._epoch < len(stream) and event.transaction == stream[self._epoch].transaction
@@ -293,7 +292,7 @@ class Connector:
         )
         value = _value(change, (seq0, event.lsn), event.committed_us)
         partition = self._partition(event.table, event.key, event.lsn)
-        offset = self._broker.produce(partition, event.key, value, moves=event.moves, run=str(self._restarts))
+        offset = self._broker.produce(partition, event.key, value, moves=event.moves, run=run_id(self._restarts))
         self.sent.setdefault(partition, {})[offset] = place
         if event.op == "d" and self._tombstones:
             self._broker.produce(partition, event.key, None)
@@ -304,6 +303,15 @@ class Connector:
         log = self._broker.log(Partition(topic, 0))
         place = lsn // 8 + self._restarts if key is None else crc32(key)
         return Partition(topic, place % log.partitions if log else 0)
+
+
+def run_id(began_ms: int) -> str:
+    """The id of a run of the connector's task: a UUID of version 7."""
+    return str(UUID(int=began_ms << 80 | 7 << 76 | 2 << 62))
+
+
+def _begin(event: Event) -> bytes:
+    return f'{{"status":"BEGIN","id":"{700 + event.transaction}:{event.lsn}","ts_ms":1}}'.encode()
 
 
 def _end(event: Event, count: int) -> bytes:

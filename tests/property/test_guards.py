@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import count, takewhile
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import msgspec
 import pytest
+from tests.property import whole
 from tests.property.shrink import failure, from_json, watched
 
-from deltasync import intake, keyless, pipeline, plan, progress, transactions, whole
+from deltasync import intake, keyless, pipeline, plan, progress
 from deltasync.assignment import Assignment
 from deltasync.change import Change, Log, Op, Partition
 from deltasync.compact import Chain
@@ -22,11 +22,8 @@ from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.replica import evolve, memory_table
 from deltasync.replica import memory as replica
-from deltasync.spool import Spool
 from deltasync.steps import Steps
-from deltasync.transactional import TransactionalPipeline
 from deltasync.transactions import Transactions
-from deltasync.whole import Read, Unit
 
 _ON_ASSIGN = Assignment.on_assign
 _COMMIT = replica.Replica._commit  # noqa: SLF001 - what it is without a guard is the question
@@ -35,7 +32,7 @@ _TAKE = intake.take
 _TAKE_ONE = intake._take_one  # noqa: SLF001
 _APPLIED = progress.applied
 _IS_OLDER = progress.is_older
-_ONCE = whole.once
+_ASTRAY = Transactions._astray  # noqa: SLF001
 _IS_READ = Transactions._is_read_far_enough  # noqa: SLF001
 _KEYED = RowKeys.keyed
 
@@ -227,56 +224,6 @@ def _old_keys_are_not_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RowKeys, "keyed", lambda keys, change: _KEYED(keys, change)._replace(old_key=None))
 
 
-def _transactions_are_applied_in_part(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transactions, "_count", lambda _transactions, end: end.changes)
-
-
-def _partitions_one_by_one(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transactions, "_order", lambda _read: 0)
-
-
-def _what_is_whole_overtakes(patch: pytest.MonkeyPatch) -> None:
-    before = Transactions.ready
-
-    def ready(found: Transactions) -> Iterator[Unit]:
-        found._ends = deque(sorted(found._ends, key=lambda end: found._count(end) < end.changes))  # noqa: SLF001
-        return before(found)
-
-    patch.setattr(Transactions, "ready", ready)
-
-
-def _repeated_changes_count(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transactions, "_has", lambda _transactions, _transaction, _order: False)
-
-
-def _applied_transactions_are_taken_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transactions, "is_applied", lambda _record, _position, _mark: False)
-
-
-def _key_changes_are_parted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(whole, "_is_one", lambda _half, _change: False)
-
-
-def _ends_are_not_missed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transactions, "_is_lost", lambda _transactions, _at: False)
-
-
-def _reads_are_not_waited_for(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transactions, "unread", lambda _transactions: [])
-
-
-def _what_went_is_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transactions, "_drop", lambda _transactions, _partition: None)
-
-
-def _what_was_not_applied_is_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(TransactionalPipeline, "_begin_again", lambda _pipeline, *, known: None)  # noqa: ARG005 - its signature
-
-
-def _strays_count(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transactions, "_forget_strays", lambda _transactions, _transaction, _found: None)
-
-
 def _missing_parents_stop(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pipeline, "lacks_parent", lambda _error: False)
 
@@ -285,45 +232,20 @@ def _tables_are_emptied_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(memory_table.MemoryTable, "may_empty_last", lambda _table, _plan: False)
 
 
-def _repeated_truncates_go_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        transactions,
-        "once",
-        lambda reads: [n._replace(progress=o.progress) for n, o in zip(_ONCE(reads), reads, strict=True)],
-    )
-
-
 def _lost_halves_are_passed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(intake, "is_behind", lambda _change, _half: False)
-
-
-def _reads_go_along(patch: pytest.MonkeyPatch) -> None:
-    def run(reads: Iterable[Read], transaction: str) -> int:
-        return len(list(takewhile(lambda read: read.transaction in {None, transaction}, reads)))
-
-    patch.setattr(transactions, "run", run)
 
 
 def _steps_stay_apart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Steps, "longer", lambda _steps: None)
 
 
-def _truncates_are_spooled_as_they_come(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Spool, "append", Spool._add)  # noqa: SLF001
-
-
 def _types_may_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(evolve, "difference", lambda _existing, _table, _before: None)
 
 
-def _truncate_overtakes(patch: pytest.MonkeyPatch) -> None:
-    def is_read(found: Transactions, partition: Partition, **_: bool) -> bool:
-        return _IS_READ(found, partition, truncates=False)
-
-    patch.setattr(Transactions, "_is_read_far_enough", is_read)
-
-
 GUARDS: dict[str, Patch] = {
+    **whole.GUARDS,
     "a change of equal rows is known by its number": _numbers_are_not_compared,
     "numbers tell what is new at the watermark": _all_at_the_watermark_is_known,
     "a row under a new number may be one of those before it": _new_numbers_are_new_rows,
@@ -356,23 +278,8 @@ GUARDS: dict[str, Patch] = {
     "reads are never skipped": _reads_are_skipped,
     "the key of an index is the row's": _record_keys_are_taken,
     "the key of an index tells the one before": _old_keys_are_not_read,
-    "a transaction is complete": _transactions_are_applied_in_part,
-    "the changes of a transaction are merged by their order": _partitions_one_by_one,
-    "transactions are applied in the order of their ends": _what_is_whole_overtakes,
-    "a change that comes again is no other change": _repeated_changes_count,
-    "a transaction that was applied is not applied again": _applied_transactions_are_taken_again,
-    "a key change is one change across partitions": _key_changes_are_parted,
-    "nothing is taken while the ends are not read": _ends_are_not_missed,
-    "reads of all partitions come before changes": _reads_are_not_waited_for,
-    "what was read of a partition that went is forgotten": _what_went_is_kept,
-    "what was taken out and not applied is read again": _what_was_not_applied_is_kept,
-    "a TRUNCATE that came again waits for the first one": _strays_count,
-    "a TRUNCATE that came again does not take the ledger back": _repeated_truncates_go_back,
-    "TRUNCATE comes behind reads of all partitions": _truncate_overtakes,
     "another type holds its table": _types_may_change,
     "steps that do not fit in alone are carried out together": _steps_stay_apart,
-    "a TRUNCATE on disk is carried out where it was first": _truncates_are_spooled_as_they_come,
-    "reads behind a transaction go alone": _reads_go_along,
     "a key change whose second half never comes stops": _lost_halves_are_passed_over,
     "rows wait for those that they reference": _missing_parents_stop,
     "what is referenced is deleted last": _tables_are_emptied_first,

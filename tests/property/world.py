@@ -32,7 +32,7 @@ _HALTS = ("the connector began anew", "Equal keys of")
 # What is said of a table whose columns were made before the source's changed, and are too narrow now.
 _NARROW = "The replica's table"
 # What waits for a row of another partition, which may have stopped, or is behind what waits.
-_FOLLOWS = ("(23503)", "reference on the replica", "cannot be read")
+_FOLLOWS = ("(23503)", "reference on the replica", "cannot be read", "tells no begin and no end")
 # With whole transactions also behind null first halves: of what was under way when the clock went back.
 _IS_DOUBTFUL = "Nothing is applied before it is whole"
 _KEYLESS = "which has no key, and"

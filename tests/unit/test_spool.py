@@ -7,13 +7,15 @@ from tests.unit.make import change
 
 from deltasync.change import Partition
 from deltasync.errors import RecordError
-from deltasync.spool import Spool, Spooled
+from deltasync.spool import Place, Spool, Spooled
 
 A, B = Partition("p.shop.a", 0), Partition("p.shop.a", 1)
 
 
 def _changes(*orders: int) -> list[Spooled]:
-    return [Spooled(order, order % 3 == 0, change("u", order, transaction="7", order=order)) for order in orders]
+    return [
+        Spooled(Place(order // 2, stays=True, number=order), change("u", order, transaction="7")) for order in orders
+    ]
 
 
 def test_changes_come_back_by_their_order() -> None:

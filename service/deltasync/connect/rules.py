@@ -90,12 +90,6 @@ KEYLESS_RULES = (
         "equal rows of a table without a key are told apart by it alone (setting source.keyless)",
     ),
     Rule(
-        "extended.headers.enabled",
-        "true",
-        "true",
-        "the header that tells which run of the connector sent a record tells rows from repeated ones",
-    ),
-    Rule(
         "snapshot.max.threads", "1", "1", "rows of a table without a key are known by the order in which they are read"
     ),
 )
@@ -120,6 +114,15 @@ _WHOLE = "deltasync is to apply transactions whole (setting consistency), and ha
 TRANSACTION_RULES = (
     Rule("provide.transaction.metadata", "true", "false", _WHOLE),
     Rule("topic.transaction", "transaction", "transaction", _WHOLE),
+)
+# What a connector sets besides in both cases.
+RUN_RULES = (
+    Rule(
+        "extended.headers.enabled",
+        "true",
+        "true",
+        "the header that tells which run of the connector sent a record tells what comes again from what is new",
+    ),
 )
 RAW_PLACEHOLDER = "raw.placeholder"
 _OURS = "org.deltasync.connect."
@@ -167,6 +170,8 @@ def refusals(config: Mapping[str, str], agreed: Agreed) -> list[Refusal]:
         found += _refusals(config, TRANSACTION_RULES)
     if agreed.keyless:
         found += _refusals(config, KEYLESS_RULES)
+    if agreed.transactions or agreed.keyless:
+        found += _refusals(config, RUN_RULES)
     if agreed.raw_text:
         found += _refusals(config, RAW_TEXT_RULES)
         found += _refused_placeholder(config, RAW_PLACEHOLDER, agreed.unavailable_value)

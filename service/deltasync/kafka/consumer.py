@@ -241,7 +241,8 @@ def _record(partition: Partition, message: Message, *, raw_text: bool) -> Record
     moves = value is not None and _DELETE in value and _has_header(message, _NEW_KEY)
     converted = raw_text and _has_header(message, _TABLE)
     run = partial(_run, message)
-    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves, converted, run)
+    _, sent_ms = message.timestamp()
+    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves, converted, run, sent_ms)
 
 
 def _run(message: Message) -> str:

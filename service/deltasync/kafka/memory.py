@@ -62,15 +62,23 @@ class Broker:
     def delete(self, topic: str) -> None:
         del self._topics[topic]
 
-    def produce(
-        self, partition: Partition, key: bytes | None, value: bytes | None, *, moves: bool = False, run: str = ""
+    def produce(  # noqa: PLR0913 - what a record has
+        self,
+        partition: Partition,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        moves: bool = False,
+        run: str = "",
+        sent_ms: int = 0,
     ) -> int:
         """Append a record (see `Record`); returns its offset. A topic that is not there is made."""
         if partition.topic not in self._topics:
             self.create(partition.topic)
         topic = self._topics[partition.topic]
         offset = topic.log(partition.number).end_offset
-        topic.logs[partition.number].append(Record(partition, offset, key, value, moves, run=lambda: run))
+        found = Record(partition, offset, key, value, moves, run=lambda: run, sent_ms=sent_ms)
+        topic.logs[partition.number].append(found)
         return offset
 
     def expire(self, partition: Partition, before: int) -> None:

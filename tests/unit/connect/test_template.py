@@ -280,6 +280,13 @@ def test_whole_transactions_need_to_be_told() -> None:
             parse(document, Path("mine.json"), WHOLE)
 
 
+def test_whole_transactions_need_to_know_the_run_of_the_connector() -> None:
+    config = {**load([], WHOLE)[0].config, "extended.headers.enabled": "false"}
+
+    with pytest.raises(RefusedError, match=r"extended.headers.enabled = false"):
+        parse(json.dumps({"name": "mine", "config": config}), Path("mine.json"), WHOLE)
+
+
 @pytest.mark.parametrize(("key", "value"), [("provide.transaction.metadata", "false"), ("snapshot.max.threads", "2")])
 def test_where_tables_without_a_key_are_captured_records_must_tell_their_numbers(key: str, value: str) -> None:
     keyless = {**VARIABLES, "DELTASYNC_SOURCE_KEYLESS": "true"}

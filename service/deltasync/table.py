@@ -63,6 +63,9 @@ class Column(Attribute, frozen=True, omit_defaults=True, kw_only=True):
     `generated` is 's' or 'v', `identity` 'a' or 'd'.
     `skipped`: it cannot be carried exactly, and its table's settings say to leave it alone on the replica.
     `collation_exact` is false where equal values may differ in text (a nondeterministic collation).
+    `number` is pg_attribute.attnum, which a column keeps whatever its name becomes, and none has again.
+    `missing` is what rows hold that were there before it, as text (attmissingval), where they were not rewritten.
+    `added`: it came while the table was held, and may not be on the replica as it is on the source.
     """
 
     base: Attribute | None = None
@@ -74,6 +77,9 @@ class Column(Attribute, frozen=True, omit_defaults=True, kw_only=True):
     generated: str | None = None
     collation_exact: bool = True
     skipped: bool = False
+    number: int | None = None
+    missing: str | None = None
+    added: bool = False
 
     @property
     def carrier(self) -> Attribute:

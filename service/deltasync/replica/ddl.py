@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import psycopg
+from msgspec.structs import replace
 from psycopg import sql
 
 from deltasync.errors import RefusedError
@@ -33,9 +34,20 @@ def create_table(table: Table, *, with_defaults: bool = True) -> sql.Composed:
 
 
 def add_columns(table: Table, columns: Iterable[Column]) -> sql.Composed:
-    """Adds columns; a constant default fills the rows that are there, as it did on the source."""
-    added = [sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(_column(c, with_defaults=True)) for c in columns]
+    """Adds columns; the rows that are there get what they have on the source: `missing`, or a constant default."""
+    filling = [c if c.missing is None else replace(c, default=_literal(c.missing)) for c in columns]
+    added = [sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(_column(c, with_defaults=True)) for c in filling]
     return sql.SQL("ALTER TABLE {} {}").format(sql.Identifier(table.schema, table.name), sql.SQL(", ").join(added))
+
+
+def set_default(table: Table, column: Column) -> sql.Composed:
+    """Gives a column the default of rows to come, or none."""
+    default = (
+        sql.SQL("SET DEFAULT {}").format(_expression(column.default)) if column.default else sql.SQL("DROP DEFAULT")
+    )
+    return sql.SQL("ALTER TABLE {} ALTER {} {}").format(
+        sql.Identifier(table.schema, table.name), sql.Identifier(column.name), default
+    )
 
 
 def create_extension(type_: TypeDefinition) -> sql.Composed:
@@ -101,6 +113,10 @@ def _column(column: Column, *, with_defaults: bool) -> sql.Composed:
     if column.not_null and not column.skipped:
         parts.append(sql.SQL("NOT NULL"))
     return sql.SQL(" ").join(parts)
+
+
+def _literal(text: str) -> str:
+    return sql.Literal(text).as_string(None)
 
 
 def _expression(text: str | None) -> sql.SQL:

@@ -7,14 +7,17 @@ Applied by itself: a new table, the types that it needs, new columns, new labels
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import psycopg
 import structlog
+from msgspec.structs import replace
 from psycopg import sql
 
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.postgres.catalog import describe_table
+from deltasync.postgres.type_sql import type_sql
 from deltasync.replica import ddl, types
 from deltasync.table import Column, SourceTable, Table, TableId
 
@@ -64,6 +67,34 @@ def _described(event: SchemaEvent, before: SourceTable | None) -> SourceTable:
     return SourceTable(event.id, event.captured, complete, False, event.reason, held, event.description)  # noqa: FBT003
 
 
+def marked(table: SourceTable, before: SourceTable | None) -> SourceTable:
+    """The state with its columns marked that are new since the replica's table fitted. Pure.
+
+    A column is known by its number: one that was dropped and added again is new, whatever its name.
+    """
+    old = before.description if before is not None else None
+    if table.description is None or old is None or any(column.number is None for column in old.columns):
+        return table
+    known = {column.number: column for column in old.columns}
+    columns = tuple(_marked(column, known.get(column.number)) for column in table.description.columns)
+    return table._replace(description=replace(table.description, columns=columns))
+
+
+def _marked(column: Column, before: Column | None) -> Column:
+    if before is None:
+        return replace(column, added=True)
+    # A table that was rewritten since does not tell any more what its rows held when the column came.
+    return replace(column, added=True, missing=column.missing or before.missing) if before.added else column
+
+
+def released(table: SourceTable) -> SourceTable:
+    """The state of a table that is held no more: the replica's has all of its columns as they are on the source."""
+    if table.description is None:
+        return table._replace(held=None)
+    columns = tuple(replace(column, added=False) for column in table.description.columns)
+    return table._replace(held=None, description=replace(table.description, columns=columns))
+
+
 def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> str | None:
     """Make the replica's table fit its description, in the caller's transaction.
 
@@ -78,10 +109,9 @@ def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> s
         _create(connection, table)
         existing = describe_table(connection, table.id) or table
     missing = _missing(existing, table)
-    why = difference(existing, table, before) or guessed(missing)
+    why = difference(existing, table, before) or guessed(missing) or _unfilled(connection, existing, table)
     if why is None and missing:
-        ddl.execute(connection, ddl.add_columns(table, missing))
-        log.info("columns added", table=str(table.id), columns=[column.name for column in missing])
+        _add(connection, table, missing)
         # Their types may have been there already, and be others: a domain that rounds, say.
         why = types.difference(describe_table(connection, table.id) or existing, table)
     return why
@@ -90,21 +120,49 @@ def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> s
 def still_held(connection: psycopg.Connection, table: SourceTable) -> str | None:
     """Why a table that was held stays so: the replica's does not have its columns, types and key; None if it has.
 
-    A table that was dropped and made again must have been emptied, too.
+    Columns that came meanwhile are added if all others fit. A table that was dropped and made again must have been
+    emptied, too.
     """
-    if table.description is None:
+    description = table.description
+    if description is None:
         return table.held
-    id_ = table.description.id
-    existing = describe_table(connection, id_)
+    existing = describe_table(connection, description.id)
     if existing is None:
         return "it does not exist on the replica"
-    if table.held == REMADE and not _is_empty(connection, id_):
+    if table.held == REMADE and not _is_empty(connection, description.id):
         return REMADE
-    for column in table.description.stored_columns:
+    missing = [column for column in _missing(existing, description) if column.added and guessed([column]) is None]
+    for column in description.stored_columns:
         found = existing.column(column.name)
-        if found is None or found.sql_type != column.sql_type:
+        if column not in missing and (found is None or found.sql_type != column.sql_type):
             return f"its column {column.name} is not {column.sql_type} on the replica"
-    return difference(existing, table.description, None)
+    why = difference(existing, description, None) or _unfilled(connection, existing, description)
+    if why is None and missing:
+        _add(connection, description, missing)
+    return why
+
+
+def _add(connection: psycopg.Connection, table: Table, missing: Sequence[Column]) -> None:
+    ddl.execute(connection, ddl.add_columns(table, missing))
+    for column in missing:
+        if column.missing is not None and not column.generated:
+            with suppress(*_UNDEFINED), connection.transaction():  # a function that only the source has
+                ddl.execute(connection, ddl.set_default(table, column))
+    log.info("columns added", table=str(table.id), columns=[column.name for column in missing])
+
+
+def _unfilled(connection: psycopg.Connection, existing: Table, table: Table) -> str | None:
+    """A column that is new on the source, and here already: its rows must hold what the source's do."""
+    for column in table.stored_columns:
+        if not column.added or existing.column(column.name) is None or guessed([column]) is not None:
+            continue
+        fill = sql.Literal(column.missing) if column.missing is not None else sql.SQL(column.default or "NULL")
+        query = sql.SQL("SELECT FROM {} WHERE {}::text IS DISTINCT FROM ({}::{})::text LIMIT 1").format(
+            sql.Identifier(*table.id), sql.Identifier(column.name), fill, type_sql(column)
+        )
+        if connection.execute(query).fetchone() is not None:
+            return f"the column {column.name} is new on the source, and the replica's has other values: drop it here"
+    return None
 
 
 def _is_empty(connection: psycopg.Connection, id_: TableId) -> bool:
@@ -115,8 +173,11 @@ def _is_empty(connection: psycopg.Connection, id_: TableId) -> bool:
 def guessed(missing: Iterable[Column]) -> str | None:
     """A default that is evaluated per row gave the source's rows values that no record carries."""
     for column in missing:
-        travels = not (column.generated or column.skipped)
-        if column.default is not None and travels and not _CONSTANT.fullmatch(column.default):
+        if column.generated or column.skipped or column.missing is not None:
+            continue
+        if column.identity:
+            return f"the column {column.name} was added with an identity of its own for each row"
+        if column.default is not None and not _CONSTANT.fullmatch(column.default):
             return (
                 f"the column {column.name} was added with the default {column.default}, which differs from row to row"
             )
@@ -129,12 +190,21 @@ def difference(existing: Table, table: Table, before: Table | None) -> str | Non
         keys = [f"({', '.join(key)})" for key in (table.primary_key, existing.primary_key)]
         return f"its primary key is {keys[0]} on the source and {keys[1]} on the replica"
     for old in (before or table).columns:
-        new = table.column(old.name)
+        new = _same(old, table)
         if new is None:
             return f"the column {old.name} was dropped or renamed on the source"
+        if new.name != old.name:
+            return f"the column {old.name} was renamed to {new.name} on the source"
         if new.sql_type != old.sql_type and not new.skipped:
             return f"the type of {old.name} changed from {old.sql_type} to {new.sql_type} on the source"
     return types.difference(existing, table)
+
+
+def _same(old: Column, table: Table) -> Column | None:
+    """The column that this one has become; by its name where a description is from before columns had numbers."""
+    if old.number is None or any(column.number is None for column in table.columns):
+        return table.column(old.name)
+    return next((column for column in table.columns if column.number == old.number), None)
 
 
 def _missing(existing: Table, table: Table) -> list[Column]:

@@ -177,15 +177,16 @@ class Replica:
         return count
 
     def _evolved(self, tables: dict[TableId, MemoryTable], events: Iterable[SchemaEvent]) -> dict[TableId, SourceTable]:
-        known = self._database.source_tables
-        changed = evolve.fold(events, known)
-        for id_, table in changed.items():
-            if table.captured and not table.dropped and table.description is not None:
-                before = known.get(id_)
-                was_held = table.held is not None or (before is not None and before.held is not None)
-                old = before.description if before and not was_held else None
-                changed[id_] = table._replace(held=_fit(tables, table.description, old, was_held=was_held))
-        return {**known, **changed}
+        known = dict(self._database.source_tables)
+        for event in events:
+            for id_, table in evolve.fold([event], known).items():
+                before, held = known.get(id_), table.held
+                if table.captured and not table.dropped and table.description is not None:
+                    was_held = held is not None or (before is not None and before.held is not None)
+                    old = before.description if before and not was_held else None
+                    held = _fit(tables, table.description, old, was_held=was_held)
+                known[id_] = table._replace(held=held)
+        return known
 
 
 def _fit(tables: dict[TableId, MemoryTable], table: Table, before: Table | None, *, was_held: bool) -> str | None:

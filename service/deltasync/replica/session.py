@@ -91,14 +91,23 @@ class Replica:
             connection.close()
 
     def _evolve(self, connection: sa.Connection, events: Iterable[SchemaEvent]) -> None:
+        """Follow entry by entry: what the one adds and fills, the next one may change again."""
         known = catalog.load(connection, self._settings.pipeline)
-        changed = evolve.fold(events, known)
-        for id_, table in changed.items():
-            if table.captured and not table.dropped:
-                changed[id_] = table._replace(held=self._fit(driver(connection), table, known.get(id_)))
+        changed: dict[TableId, SourceTable] = {}
+        for event in events:
+            for id_, table in evolve.fold([event], known | changed).items():
+                before = changed.get(id_) or known.get(id_)
+                fits = not table.captured or table.dropped
+                changed[id_] = table if fits else self._fitted(driver(connection), table, before)
         catalog.store(connection, self._settings.pipeline, changed)
         if self._writer:
             self._writer.forget({id_.schema for id_ in changed})
+
+    def _fitted(self, connection: psycopg.Connection, table: SourceTable, before: SourceTable | None) -> SourceTable:
+        """The state of a table once the replica's was made to fit, or is held."""
+        marked = evolve.marked(table, before)
+        held = self._fit(connection, marked, before)
+        return evolve.released(marked) if held is None else marked._replace(held=held)
 
     def _fit(self, connection: psycopg.Connection, table: SourceTable, before: SourceTable | None) -> str | None:
         """Why the table is held; None where it fits. DDL that the replica refuses holds its own table only."""

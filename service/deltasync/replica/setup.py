@@ -164,7 +164,7 @@ def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str
             continue
         misfit = _misfit(driver(core), table)
         if misfit is None:
-            catalog.store(core, pipeline, {id_: table._replace(held=None)})
+            catalog.store(core, pipeline, {id_: evolve.released(table)})
             released.append(str(id_))
         else:
             held[str(id_)] = misfit

@@ -8,7 +8,7 @@ from tests.unit.make import TABLE, column, described
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.replica import evolve
 from deltasync.replica.evolve import difference, fold
-from deltasync.table import Table
+from deltasync.table import Column, Table
 
 
 def _event(id_: int, event: str = "ddl", description: Table | None = TABLE) -> SchemaEvent:
@@ -47,6 +47,37 @@ def test_added_columns_are_no_difference() -> None:
     wider = Table("shop", "t", (*TABLE.columns, column("c", "text")), ("id",))
 
     assert difference(TABLE, wider, TABLE) is None
+
+
+def _numbered(*columns: Column) -> Table:
+    key = column("id", "int8", "bigint", number=1)
+    return Table("shop", "t", (key, *columns), ("id",))
+
+
+def test_a_column_keeps_its_number() -> None:
+    """A rename is told from a column that was dropped, and one that was made anew from the old one."""
+    before = _numbered(column("a", "text", number=2))
+
+    renamed, anew = _numbered(column("x", "text", number=2)), _numbered(column("a", "text", number=3))
+    assert difference(before, renamed, before) == "the column a was renamed to x on the source"
+    assert difference(before, anew, before) == "the column a was dropped or renamed on the source"
+
+
+def test_columns_are_marked_until_the_replica_has_them() -> None:
+    """What rows held when one came is kept, though a table that was rewritten does not tell it any more."""
+    before = described(_numbered())
+    came = evolve.marked(described(_numbered(column("a", "text", number=2, missing="x"))), before)
+    later = evolve.marked(described(_numbered(column("a", "text", number=2), column("b", "text", number=3))), came)
+
+    found = later.description or TABLE
+    assert [(c.name, c.added, c.missing) for c in found.columns] == [
+        ("id", False, None),
+        ("a", True, "x"),
+        ("b", True, None),
+    ]
+    assert [c.added for c in (evolve.released(later).description or TABLE).columns] == [False] * 3
+    unnumbered = described(Table("shop", "t", (column("id", "int8"),), ("id",)))
+    assert evolve.marked(came, unnumbered) == came
 
 
 def test_renames_types_and_keys_are_differences() -> None:

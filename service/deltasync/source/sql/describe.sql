@@ -26,8 +26,15 @@ SELECT c.oid,
                                                  ORDER BY key.indisprimary DESC LIMIT 1)),
          'columns', (SELECT coalesce(jsonb_agg(jsonb_build_object(
                        'name', a.attname,
+                       'number', a.attnum,
                        'sql_type', format_type(a.atttypid, a.atttypmod),
                        'type', jsonb_build_object('schema', tn.nspname, 'name', t.typname),
+                       'missing', CASE WHEN c.relkind = 'p'
+                                       THEN (SELECT (m.attmissingval::text::text[])[1]
+                                               FROM pg_partition_tree(c.oid) l
+                                               JOIN pg_attribute m ON m.attrelid = l.relid AND m.attname = a.attname
+                                              WHERE l.isleaf AND m.atthasmissing ORDER BY l.relid LIMIT 1)
+                                       WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END,
                        'base', CASE WHEN t.typtype = 'd' THEN jsonb_build_object(
                                  'name', a.attname,
                                  'sql_type', format_type(b.oid, base.modifier),

@@ -89,8 +89,9 @@ class Coming:
         1 on sent the whole transaction, whatever the clocks say.
         """
         runs = sorted(self._runs())
-        if any(self._missing(end.changes, [run]) == 0 for run in runs):
-            return 0
+        alone = [self._missing(end.changes, [run]) for run in runs]
+        if len(runs) == 1 or 0 in alone:
+            return min(alone)
         first = max((run for run in runs if (began_ms(run) or 0) <= end.begun_ms), default="")
         return self._missing(end.changes, [run for run in runs if run >= first and (began_ms(run) or 0) <= end.sent_ms])
 
@@ -113,13 +114,14 @@ class Coming:
 class _Part:
     """What has come from one partition: numbers by run, and the last place with what stands there."""
 
-    __slots__ = ("_lsn", "_there", "bytes", "rows", "runs")
+    __slots__ = ("_first", "_lsn", "_others", "bytes", "rows", "runs")
 
     def __init__(self) -> None:
         self.rows = self.bytes = 0
         self.runs: dict[str, Numbers] = {}
         self._lsn = 0
-        self._there: set[Hashable] = set()
+        self._first: Hashable = None
+        self._others: set[Hashable] = set()
 
     def numbers(self, run: str) -> Numbers:
         found = self.runs.get(run)
@@ -128,12 +130,13 @@ class _Part:
         return found
 
     def is_new(self, lsn: int, what: Hashable) -> bool:
-        if lsn < self._lsn or (lsn == self._lsn and what in self._there):
-            return False
         if lsn > self._lsn:
-            self._lsn = lsn
-            self._there.clear()
-        self._there.add(what)
+            self._lsn, self._first = lsn, what
+            self._others.clear()
+            return True
+        if lsn < self._lsn or what == self._first or what in self._others:
+            return False
+        self._others.add(what)
         return True
 
 

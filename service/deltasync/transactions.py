@@ -270,13 +270,12 @@ class Transactions:
                 return Read(partition, offset, rule.skipped(progress, change), bytes=size)
             change = change._replace(begins=keyless.begins(progress, change))
             return Read(partition, offset, keyless.applied(progress, change), change, bytes=size)
-        passed = rule.passed(progress, offset) if change is None else keyless.skipped(progress, change)
         if is_applied(record, found.position, mark):
-            return Read(partition, offset, passed, bytes=size)
+            return Read(partition, offset, _behind(progress, offset, change, is_new=False), bytes=size)
         transaction, place, is_new = self._placed(record, found, progress)
+        after = _behind(progress, offset, change, is_new=is_new)
         if not is_new:
-            return Read(partition, offset, passed, bytes=size)
-        after = passed if change is None else keyless.applied(progress, change)
+            return Read(partition, offset, after, bytes=size)
         return Read(partition, offset, after, change, transaction, place, size)
 
     def _placed(self, record: Record, found: Change | Message, progress: Progress) -> tuple[str, Place, bool]:
@@ -387,3 +386,10 @@ class Transactions:
         self._bytes -= sum(read.bytes for read in queue.reads)
         for found in self._open.values():
             found.forget(partition)
+
+
+def _behind(progress: Progress, offset: int, change: Change | None, *, is_new: bool) -> Progress:
+    """A partition's progress behind a record of a transaction, whether it changes something or not."""
+    if change is None:
+        return rule.passed(progress, offset)
+    return keyless.applied(progress, change) if is_new else keyless.skipped(progress, change)

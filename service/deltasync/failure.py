@@ -26,7 +26,7 @@ _PASSING = (
 
 _FOREIGN_KEY = "23503"
 _NOT_UNIQUE = ("23505", "23P01")
-_NOT_OF_ITS_TYPE = "22P02"
+_NOT_OF_ITS_TYPE, _IS_NULL = "22P02", "23502"
 
 
 class Verdict(Enum):
@@ -68,9 +68,9 @@ def lacks_room(error: BaseException) -> bool:
     return getattr(driver_error(error), "sqlstate", None) in _NOT_UNIQUE
 
 
-def lacks_label(error: BaseException) -> bool:
-    """True where a value is none of its type: of an enum, perhaps since a label is not there (yet)."""
-    return getattr(driver_error(error), "sqlstate", None) == _NOT_OF_ITS_TYPE
+def lacks_change(error: BaseException) -> bool:
+    """True where a change of the table may not be here (yet): a value is no label of its enum, or may not be null."""
+    return getattr(driver_error(error), "sqlstate", None) in {_NOT_OF_ITS_TYPE, _IS_NULL}
 
 
 def driver_error(error: BaseException) -> BaseException | None:

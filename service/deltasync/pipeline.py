@@ -18,7 +18,7 @@ from deltasync.assignment import Assignment
 from deltasync.change import Op, Partition, Record
 from deltasync.compact import compact
 from deltasync.errors import DeltasyncError, RecordError, UnreachableError
-from deltasync.failure import Verdict, describe, lacks_label, lacks_parent, lacks_room, verdict
+from deltasync.failure import Verdict, describe, lacks_change, lacks_parent, lacks_room, verdict
 from deltasync.intake import Intake, Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.health import Trouble
@@ -161,7 +161,7 @@ class Pipeline:
 
     def _may_be_early(self, taken: Taken, error: BaseException) -> bool:
         """True for a while where the schema log, which is another partition, may still bring what the record needs."""
-        if not lacks_label(error):
+        if not lacks_change(error):
             return False
         offset, since = self._early.get(taken.partition, (-1, 0.0))
         if offset != taken.offset:

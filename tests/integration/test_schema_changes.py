@@ -6,6 +6,7 @@ import pytest
 from tests.flow import Flow, until
 
 from deltasync.replica.setup import setup
+from deltasync.source.setup import setup as source_setup
 
 _TABLES = """
     CREATE SCHEMA shop;
@@ -96,3 +97,33 @@ def test_a_new_identity_holds_its_table(flow: Flow) -> None:
     assert flow.replica.execute(_HELD).fetchone() == (
         "the column n was added with an identity of its own for each row",
     )
+
+
+def test_null_and_defaults_are_allowed_as_on_the_source(flow: Flow) -> None:
+    """Also of a serial, which is an identity here; the record with the null may come before the change is known."""
+    flow.set_up("CREATE SCHEMA shop; CREATE TABLE shop.t (id serial PRIMARY KEY, a text NOT NULL DEFAULT 'x', n int)")
+    worker = flow.start_worker()
+    flow.source.execute("INSERT INTO shop.t (id) VALUES (1)")
+    flow.wait_equal("shop.t")
+
+    flow.source.execute("ALTER TABLE shop.t ALTER a DROP NOT NULL, ALTER a SET DEFAULT 'y', ALTER n SET DEFAULT 3")
+    flow.source.execute("ALTER TABLE shop.t ALTER id DROP DEFAULT; INSERT INTO shop.t VALUES (2, NULL)")
+    flow.wait_equal("shop.t")
+    assert not worker.events("partition stopped")
+    query = "SELECT column_name, column_default FROM information_schema.columns WHERE table_name = 't' ORDER BY 1"
+    assert flow.replica.execute(query).fetchall() == [("a", "'y'::text"), ("id", None), ("n", "3")]
+
+
+def test_a_null_that_is_ahead_of_its_change_waits(flow: Flow) -> None:
+    """The schema log is another partition, and may come later."""
+    flow.set_up("CREATE SCHEMA shop; CREATE TABLE shop.t (id int PRIMARY KEY, a text NOT NULL)")
+    worker = flow.start_worker()
+    flow.source.execute("INSERT INTO shop.t VALUES (0, 'x')")
+    flow.wait_equal("shop.t")
+    flow.source.execute("ALTER EVENT TRIGGER deltasync_ddl DISABLE; ALTER TABLE shop.t ALTER a DROP NOT NULL")
+    flow.source.execute("INSERT INTO shop.t VALUES (1, NULL)")
+    until(lambda: worker.metric("deltasync_partitions", state="waiting"), "the row is refused for now")
+
+    source_setup(flow.settings)
+    flow.wait_equal("shop.t")
+    assert not worker.events("partition stopped")

@@ -50,6 +50,13 @@ def set_default(table: Table, column: Column) -> sql.Composed:
     )
 
 
+def drop_not_null(table: Table, column: Column) -> sql.Composed:
+    """Lets a column be null."""
+    return sql.SQL("ALTER TABLE {} ALTER {} DROP NOT NULL").format(
+        sql.Identifier(table.schema, table.name), sql.Identifier(column.name)
+    )
+
+
 def create_extension(type_: TypeDefinition) -> sql.Composed:
     """The extension that a type belongs to, in the schema where the source has it."""
     return sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}").format(

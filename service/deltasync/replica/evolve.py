@@ -114,6 +114,8 @@ def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> s
         _add(connection, table, missing)
         # Their types may have been there already, and be others: a domain that rounds, say.
         why = types.difference(describe_table(connection, table.id) or existing, table)
+    if why is None and before is not None:
+        _follow(connection, existing, table, before)
     return why
 
 
@@ -146,9 +148,30 @@ def _add(connection: psycopg.Connection, table: Table, missing: Sequence[Column]
     ddl.execute(connection, ddl.add_columns(table, missing))
     for column in missing:
         if column.missing is not None and not column.generated:
-            with suppress(*_UNDEFINED), connection.transaction():  # a function that only the source has
-                ddl.execute(connection, ddl.set_default(table, column))
+            _set_default(connection, table, column)
     log.info("columns added", table=str(table.id), columns=[column.name for column in missing])
+
+
+def _follow(connection: psycopg.Connection, existing: Table, table: Table, before: Table) -> None:
+    """Do to columns what was done on the source and asks nothing of the rows: other defaults, and null allowed.
+
+    A serial is an identity column here, which has no default.
+    """
+    for old in before.stored_columns:
+        column = _same(old, table)
+        here = None if column is None else existing.column(column.name)
+        if column is None or here is None or column.generated or column.skipped:
+            continue
+        if old.not_null and not column.not_null:
+            ddl.execute(connection, ddl.drop_not_null(table, column))
+            log.info("null allowed", table=str(table.id), column=column.name)
+        if old.default != column.default and not (column.identity or here.identity):
+            _set_default(connection, table, column)
+
+
+def _set_default(connection: psycopg.Connection, table: Table, column: Column) -> None:
+    with suppress(*_UNDEFINED), connection.transaction():  # it may call a function that only the source has
+        ddl.execute(connection, ddl.set_default(table, column))
 
 
 def _unfilled(connection: psycopg.Connection, existing: Table, table: Table) -> str | None:

@@ -221,7 +221,7 @@ class Connector:
         was_never_sent = index - 1 in self.lost.values()
         if not self._numbers or event.op == END or was_never_sent:
             return False
-        is_known = self._is_first(index) or self.watermark_forgotten
+        is_known = not self._whole and (self._is_first(index) or self.watermark_forgotten)
         is_first_place = event.lsn == stream[self._begin(index)].lsn
         return is_first_place and (self._source.is_keyless(event.table.name) or not is_known)
 

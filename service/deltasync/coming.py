@@ -8,8 +8,8 @@ has come, and compare within one run of the connector's task; what comes again i
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from functools import cache
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from uuid import UUID
 
 from deltasync.change import Partition
@@ -145,10 +145,8 @@ class Numbers:
 
     __slots__ = ("_blocks",)
 
-    def __init__(self, numbers: Iterable[int] = ()) -> None:
+    def __init__(self) -> None:
         self._blocks: dict[int, int] = {}
-        for number in numbers:
-            self.add(number)
 
     def add(self, number: int) -> None:
         block = number >> _BLOCK_BITS
@@ -172,7 +170,7 @@ def highest_missing(number: int, sets: Sequence[Numbers]) -> int:
     return 0
 
 
-@cache
+@lru_cache(maxsize=1000)
 def began_ms(run: str) -> int | None:
     """When a run of the connector's task began, in milliseconds since 1970: its id is a UUID of version 7 (RFC 9562).
 

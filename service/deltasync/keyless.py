@@ -149,7 +149,7 @@ def _is_again_within(progress: Progress, latest: _Latest, change: Change) -> boo
             raise _perhaps_again(change)
         return False
     if latest.contents.get(number) != content:
-        raise renumbered(change)
+        raise _renumbered(change)
     return True
 
 
@@ -235,7 +235,7 @@ def _perhaps_again(change: Change) -> RecordError:
     )
 
 
-def renumbered(change: Change) -> RecordError:
+def _renumbered(change: Change) -> RecordError:
     """The number of a change is another one's."""
     return RecordError(
         f"The record at {change.partition} offset {change.offset} changes a row of {change.table}, which has no key, "

@@ -192,20 +192,21 @@ class Transactions:
         Those that lag are read on, and so are all of the next transaction: where a connector began anew within it, what
         it repeats stands behind later ones, and so does its end. What is held is so until half is gone.
         """
-        head = self._ends.transaction
-        coming = self._open.get(head) or Coming()
-        needed = {p for p, queue in self._queues.items() if queue.last == head}
-        if coming.is_repeated:
-            needed |= {*coming.partitions, self.topic}
         found = set()
         if self._holds(0.5):
             found = {p for p, queue in self._queues.items() if queue.reads and p != self.topic}
             found = found if self._holds(1) else found & held
-        if len(self._queues[self.topic].reads if self.topic in self._queues else ()) >= self._rows_max * (
-            0.5 if self.topic in held else 1
-        ):
+        ends = self._queues.get(self.topic)
+        if ends is not None and len(ends.reads) >= self._rows_max * (0.5 if self.topic in held else 1):
             found.add(self.topic)
-        return found - needed
+        return found - self._needed() if found else found
+
+    def _needed(self) -> set[Partition]:
+        """The partitions that the next transaction may still have something in."""
+        head = self._ends.transaction
+        coming = self._open.get(head)
+        repeated = {*coming.partitions, self.topic} if coming is not None and coming.is_repeated else set()
+        return repeated | {p for p, queue in self._queues.items() if queue.last == head}
 
     def next_offset(self, partition: Partition) -> int:
         """Where a partition is read on."""
@@ -271,9 +272,9 @@ class Transactions:
             change = change._replace(begins=keyless.begins(progress, change))
             return Read(partition, offset, keyless.applied(progress, change), change, bytes=size)
         if is_applied(record, found.position, mark):
-            return Read(partition, offset, _behind(progress, offset, change, is_new=False), bytes=size)
+            return Read(partition, offset, _after(progress, offset, change, is_new=False), bytes=size)
         transaction, place, is_new = self._placed(record, found, progress)
-        after = _behind(progress, offset, change, is_new=is_new)
+        after = _after(progress, offset, change, is_new=is_new)
         if not is_new:
             return Read(partition, offset, after, bytes=size)
         return Read(partition, offset, after, change, transaction, place, size)
@@ -388,7 +389,7 @@ class Transactions:
             found.forget(partition)
 
 
-def _behind(progress: Progress, offset: int, change: Change | None, *, is_new: bool) -> Progress:
+def _after(progress: Progress, offset: int, change: Change | None, *, is_new: bool) -> Progress:
     """A partition's progress behind a record of a transaction, whether it changes something or not."""
     if change is None:
         return rule.passed(progress, offset)

@@ -116,12 +116,12 @@ def level(reads: Iterable[Read]) -> list[Read]:
     A TRUNCATE that came again stands before records that it came behind.
     """
     found: list[Read] = []
-    behind: dict[Partition, Progress] = {}
+    so_far: dict[Partition, Progress] = {}
     for read in reads:
-        known = behind.setdefault(read.partition, read.progress)
+        known = so_far.setdefault(read.partition, read.progress)
         if read.progress.next_offset > known.next_offset:
-            behind[read.partition] = read.progress
-        found.append(read._replace(progress=behind[read.partition]))
+            so_far[read.partition] = read.progress
+        found.append(read._replace(progress=so_far[read.partition]))
     return found
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
-from uuid import UUID
 from zlib import crc32
 
 from tests.property.incremental import Reads
 from tests.property.source import END, Event, Source
+from tests.runs import run_id
 
 from deltasync.change import Partition
 from deltasync.kafka.memory import Broker
@@ -303,11 +303,6 @@ class Connector:
         log = self._broker.log(Partition(topic, 0))
         place = lsn // 8 + self._restarts if key is None else crc32(key)
         return Partition(topic, place % log.partitions if log else 0)
-
-
-def run_id(began_ms: int) -> str:
-    """The id of a run of the connector's task: a UUID of version 7."""
-    return str(UUID(int=began_ms << 80 | 7 << 76 | 2 << 62))
 
 
 def _begin(event: Event) -> bytes:

@@ -23,7 +23,6 @@ from deltasync.progress import Claim, Progress
 from deltasync.replica import evolve, memory_table
 from deltasync.replica import memory as replica
 from deltasync.steps import Steps
-from deltasync.transactions import Transactions
 
 _ON_ASSIGN = Assignment.on_assign
 _COMMIT = replica.Replica._commit  # noqa: SLF001 - what it is without a guard is the question
@@ -32,8 +31,6 @@ _TAKE = intake.take
 _TAKE_ONE = intake._take_one  # noqa: SLF001
 _APPLIED = progress.applied
 _IS_OLDER = progress.is_older
-_ASTRAY = Transactions._astray  # noqa: SLF001
-_IS_READ = Transactions._is_read_far_enough  # noqa: SLF001
 _KEYED = RowKeys.keyed
 
 Patch = Callable[[pytest.MonkeyPatch], None]

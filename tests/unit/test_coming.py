@@ -8,6 +8,13 @@ from tests.unit.transaction_log import A, B, Log, orders
 from deltasync.coming import Numbers, began_ms, highest_missing
 
 
+def _numbers(numbers: set[int]) -> Numbers:
+    found = Numbers()
+    for number in numbers:
+        found.add(number)
+    return found
+
+
 @pytest.mark.parametrize(
     ("number", "sets", "missing"),
     [
@@ -22,7 +29,7 @@ from deltasync.coming import Numbers, began_ms, highest_missing
     ],
 )
 def test_the_highest_number_that_is_missing(number: int, sets: list[set[int]], missing: int) -> None:
-    assert highest_missing(number, [Numbers(one) for one in sets]) == missing
+    assert highest_missing(number, [_numbers(one) for one in sets]) == missing
 
 
 def test_the_id_of_a_run_tells_when_it_began() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from uuid import UUID
 
+from tests.runs import run_id
 from tests.unit.make import envelope, record
 
 from deltasync.change import Partition, Record
@@ -69,11 +69,6 @@ class Log:
         units = list(self.transactions.ready())
         self.at.update({read.partition: read.progress for unit in units for read in unit.reads})
         return units
-
-
-def run_id(began_ms: int) -> str:
-    """The id of a run of the connector's task."""
-    return str(UUID(int=began_ms << 80 | 7 << 76 | 2 << 62))
 
 
 def orders(units: Sequence[Unit]) -> list[list[int]]:

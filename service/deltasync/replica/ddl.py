@@ -35,9 +35,16 @@ def create_table(table: Table, *, with_defaults: bool = True) -> sql.Composed:
 
 def add_columns(table: Table, columns: Iterable[Column]) -> sql.Composed:
     """Adds columns; the rows that are there get what they have on the source: `missing`, or a constant default."""
-    filling = [c if c.missing is None else replace(c, default=_literal(c.missing)) for c in columns]
-    added = [sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(_column(c, with_defaults=True)) for c in filling]
+    filling = [_column(replace(column, default=_fill(column)), with_defaults=True) for column in columns]
+    added = [sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(column) for column in filling]
     return sql.SQL("ALTER TABLE {} {}").format(sql.Identifier(table.schema, table.name), sql.SQL(", ").join(added))
+
+
+def other_than_filled(table: Table, column: Column) -> sql.Composed:
+    """A row, if there is one, that holds something else in a column than `add_columns` would have filled in."""
+    return sql.SQL("SELECT FROM {} WHERE {}::text IS DISTINCT FROM ({}::{})::text LIMIT 1").format(
+        sql.Identifier(*table.id), sql.Identifier(column.name), _expression(_fill(column)), type_sql(column)
+    )
 
 
 def set_default(table: Table, column: Column) -> sql.Composed:
@@ -122,8 +129,9 @@ def _column(column: Column, *, with_defaults: bool) -> sql.Composed:
     return sql.SQL(" ").join(parts)
 
 
-def _literal(text: str) -> str:
-    return sql.Literal(text).as_string(None)
+def _fill(column: Column) -> str | None:
+    """What rows hold that were there before a column, as an expression; None for null."""
+    return column.default if column.missing is None else sql.Literal(column.missing).as_string(None)
 
 
 def _expression(text: str | None) -> sql.SQL:
@@ -131,6 +139,6 @@ def _expression(text: str | None) -> sql.SQL:
     return sql.SQL(text or "NULL")  # executed by `execute` alone
 
 
-def execute(connection: psycopg.Connection, statement: sql.Composed) -> None:
+def execute(connection: psycopg.Connection, statement: sql.Composed) -> psycopg.Cursor:
     """Run one statement by the extended protocol, which refuses a second one behind a semicolon."""
-    connection.execute(statement, binary=True)
+    return connection.execute(statement, binary=True)

@@ -17,7 +17,6 @@ from psycopg import sql
 
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.postgres.catalog import describe_table
-from deltasync.postgres.type_sql import type_sql
 from deltasync.replica import ddl, types
 from deltasync.table import Column, SourceTable, Table, TableId
 
@@ -179,11 +178,7 @@ def _unfilled(connection: psycopg.Connection, existing: Table, table: Table) -> 
     for column in table.stored_columns:
         if not column.added or existing.column(column.name) is None or guessed([column]) is not None:
             continue
-        fill = sql.Literal(column.missing) if column.missing is not None else sql.SQL(column.default or "NULL")
-        query = sql.SQL("SELECT FROM {} WHERE {}::text IS DISTINCT FROM ({}::{})::text LIMIT 1").format(
-            sql.Identifier(*table.id), sql.Identifier(column.name), fill, type_sql(column)
-        )
-        if connection.execute(query).fetchone() is not None:
+        if ddl.execute(connection, ddl.other_than_filled(table, column)).fetchone() is not None:
             return f"the column {column.name} is new on the source, and the replica's has other values: drop it here"
     return None
 

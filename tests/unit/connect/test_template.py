@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deltasync.connect.rules import KEYLESS_RULES, RAW_TEXT_RULES, RULES
+from deltasync.connect.rules import KEYLESS_RULES, RAW_TEXT_RULES, RULES, RUN_RULES
 from deltasync.connect.template import Connector, load, parse, raw_text_folder, shipped
 from deltasync.errors import RefusedError, SettingsError
 from deltasync.settings import Settings
@@ -191,7 +191,7 @@ def test_each_shipped_setting_and_each_rule_is_explained() -> None:
     page = (ROOT / "connectors" / "README.md").read_text()
     shipped_keys = json.loads(shipped().read_text())["config"]
     raw_keys = json.loads((raw_text_folder() / "connector.json").read_text())
-    rules = [rule.key for rule in (*RULES, *RAW_TEXT_RULES, *KEYLESS_RULES)]
+    rules = [rule.key for rule in (*RULES, *RAW_TEXT_RULES, *KEYLESS_RULES, *RUN_RULES)]
     missing = [key for key in {*shipped_keys, *raw_keys, *rules} if f"`{key}`" not in page]
     assert not missing
 

@@ -64,7 +64,7 @@ class Tables:
         if known is not None and not known.captured and _is_passed_over(change, known):
             return None
         keys = self._keys_of(change.table)
-        if keys is None:
+        if keys is None or keys.are_told(change):
             return change
         if is_spread:
             raise _spread_without_key(change)
@@ -111,11 +111,11 @@ class Tables:
         return form.converted(change) if form else change
 
     def _keys_of(self, table: TableId) -> RowKeys | None:
-        """What reads the keys of a table from its rows; None where its records' keys are its own."""
+        """What reads the keys of a captured table from its rows; None where it was not described yet."""
         if table not in self._row_keys:
             known = self.known.get(table)
             found = known.description if known is not None and known.captured else None
-            self._row_keys[table] = RowKeys(found) if found is not None and found.is_told_by_rows else None
+            self._row_keys[table] = RowKeys(found) if found is not None else None
         return self._row_keys[table]
 
 
@@ -133,10 +133,10 @@ def _waiting(change: Change, error: RecordError) -> Cut:
 
 
 def _spread_without_key(change: Change) -> RecordError:
-    """Records of a table without a primary key have no order across partitions."""
+    """Records whose key is not their table's have no order across partitions."""
     return RecordError(
-        f"The table {change.table} has no primary key, and its topic has several partitions: Debezium spreads its "
-        f"records by a key that is not the table's ({_at(change)}).",
+        f"The key of a record of {change.table} is not the table's primary key, and its topic has several partitions: "
+        f"such records are spread without an order ({_at(change)}).",
         remedy=(
             "Give the table a primary key on the source, or leave it out with `exclude` in [source]; one partition "
             "for its topic avoids it."

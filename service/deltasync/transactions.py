@@ -19,7 +19,6 @@ from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Record
 from deltasync.coming import Coming, began_ms
 from deltasync.debezium import envelope
-from deltasync.debezium.envelope import Message
 from deltasync.debezium.transaction import End
 from deltasync.ends import Ends
 from deltasync.errors import RecordError
@@ -262,45 +261,43 @@ class Transactions:
         change = envelope.decode(record)
         if change is not None and self._is_keyless(change.table):
             change = keyless.told(change, record.run())
-        found = change or envelope.decode_message(record)
         size = len(record.value or b"")
-        if found is None:
+        if change is None:
             return Read(partition, offset, rule.passed(progress, offset), bytes=size)
-        if change is not None and change.op is Op.READ:
+        if change.op is Op.READ:
             if not change.incremental and is_repeated(change.position, progress, mark):
                 return Read(partition, offset, rule.skipped(progress, change), bytes=size)
             change = change._replace(begins=keyless.begins(progress, change))
             return Read(partition, offset, keyless.applied(progress, change), change, bytes=size)
-        if is_applied(record, found.position, mark):
-            return Read(partition, offset, _after(progress, offset, change, is_new=False), bytes=size)
-        transaction, place, is_new = self._placed(record, found, progress)
-        after = _after(progress, offset, change, is_new=is_new)
+        if is_applied(record, change.position, mark):
+            return Read(partition, offset, _after(progress, change, is_new=False), bytes=size)
+        transaction, place, is_new = self._placed(record, change, progress)
+        after = _after(progress, change, is_new=is_new)
         if not is_new:
             return Read(partition, offset, after, bytes=size)
         return Read(partition, offset, after, change, transaction, place, size)
 
-    def _placed(self, record: Record, found: Change | Message, progress: Progress) -> tuple[str, Place, bool]:
+    def _placed(self, record: Record, change: Change, progress: Progress) -> tuple[str, Place, bool]:
         """A change's transaction, where it stands in that, and whether it is new. Its number has come, at any rate."""
-        transaction, number, lsn, run = found.transaction, found.order, found.position.seq1, record.run()
+        transaction, number, lsn, run = change.transaction, change.order, change.position.seq1, record.run()
         if transaction is None or number is None or lsn is None or began_ms(run) is None:
             raise untold(record)
         coming = self._open.get(transaction) or Coming()
-        is_new = self._is_new(coming, record.partition, found, progress)
+        is_new = self._is_new(coming, record.partition, change, progress)
         coming.count(record.partition, run, number)
         self._open[transaction] = coming
         return transaction, Place(lsn, not record.moves, number), is_new
 
-    def _is_new(self, coming: Coming, partition: Partition, found: Change | Message, progress: Progress) -> bool:
+    def _is_new(self, coming: Coming, partition: Partition, change: Change, progress: Progress) -> bool:
         """True for a change that has not come yet.
 
         A TRUNCATE has no key and may come again in any partition: all of them are kept, and do together what one does.
         """
-        change = found if isinstance(found, Change) else None
-        if change is not None and change.run is not None:
+        if change.run is not None:
             return not keyless.is_again(progress, change)
-        if change is not None and change.op is Op.TRUNCATE and partition in self._several:
+        if change.op is Op.TRUNCATE and partition in self._several:
             return True
-        return coming.is_new(partition, found.position.seq1 or 0, change and (change.op, change.key, change.table))
+        return coming.is_new(partition, change.position.seq1 or 0, (change.op, change.key, change.table))
 
     def _spilled(self, transaction: str, large: Large) -> Large:
         """Bring to disk what is in memory of a transaction, and tell how far its partitions are behind that."""
@@ -389,8 +386,6 @@ class Transactions:
             found.forget(partition)
 
 
-def _after(progress: Progress, offset: int, change: Change | None, *, is_new: bool) -> Progress:
-    """A partition's progress behind a record of a transaction, whether it changes something or not."""
-    if change is None:
-        return rule.passed(progress, offset)
+def _after(progress: Progress, change: Change, *, is_new: bool) -> Progress:
+    """A partition's progress behind a transaction's change, whether it is new or came again."""
     return keyless.applied(progress, change) if is_new else keyless.skipped(progress, change)

@@ -106,16 +106,6 @@ def test_positions_without_a_first_half_are_told_by_their_place() -> None:
     assert orders(log.taken(log.put(A, new), log.end(6, 1))) == [[1]]
 
 
-def test_messages_count() -> None:
-    """They change nothing, and have a number in their transaction."""
-    log = Log()
-    message = envelope("m", schema="", table="", sequence='["100","101"]')
-    message["transaction"] = {"id": "1:101", "total_order": 1}
-
-    assert orders(log.taken(log.put(B, message), log.change(A, 1, 2), log.end(1, 2))) == [[2]]
-    assert log.at[B].next_offset == 1
-
-
 def test_a_key_change_is_one_change_across_partitions() -> None:
     log = Log()
     gone, come = log.change(A, 1, 1, "d", moves=True), log.change(B, 1, 2, "c")

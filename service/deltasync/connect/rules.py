@@ -114,6 +114,12 @@ _WHOLE = "deltasync is to apply transactions whole (setting consistency), and ha
 TRANSACTION_RULES = (
     Rule("provide.transaction.metadata", "true", "false", _WHOLE),
     Rule("topic.transaction", "transaction", "transaction", _WHOLE),
+    Rule(
+        "message.prefix.exclude.list",
+        re.escape(".*"),
+        "",
+        "logical messages are counted in their transactions, and do not tell which run of the connector sent them",
+    ),
 )
 # What a connector sets besides in both cases.
 RUN_RULES = (

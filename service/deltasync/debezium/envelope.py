@@ -5,8 +5,6 @@ Rows stay raw bytes here: compaction throws most of them away before they would 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from deltasync.change import Change, Op, Position, Record
@@ -84,26 +82,6 @@ def decode(record: Record) -> Change | None:
     if envelope.op in _PASSED_OVER:
         return None
     return _change(record, envelope)
-
-
-class Message(NamedTuple):
-    """A logical message (op m): it changes nothing, and is counted in its transaction all the same."""
-
-    position: Position
-    transaction: str
-    order: int
-
-
-def decode_message(record: Record) -> Message | None:
-    """The message of a transaction that a record carries; None for any other record that `decode` passes over."""
-    if record.value is None:
-        return None
-    envelope = _envelope.decode(record.value)
-    envelope = envelope.payload or envelope
-    found, source = envelope.transaction, envelope.source
-    if found is None or source is None or envelope.op not in _PASSED_OVER:
-        return None
-    return Message(_position(record, source), _id(found), found.total_order)
 
 
 def _change(record: Record, envelope: _Envelope) -> Change:

@@ -1,8 +1,9 @@
-"""Keys of tables without a primary key, which the index of their REPLICA IDENTITY tells apart.
+"""Keys of rows, read from the rows where the key of a record is not their table's.
 
-The key of a record is none of theirs: Debezium takes the first unique index by its name, be it partial or of
-nullable columns, and fills in what a delete does not carry. But each row has the index's columns, and so has what
-PostgreSQL tells of a row before its change.
+Of a table without a primary key Debezium takes the first unique index by its name, be it partial or of nullable
+columns, and fills in what a delete does not carry. Of a table that was created or got its key a moment ago, it may not
+see the key: it asks the catalog, and the transaction is not visible there before it has ended for all. But each row has
+the key's columns, and so has what PostgreSQL tells of a row before its change.
 """
 
 from __future__ import annotations
@@ -28,12 +29,30 @@ class RowKeys:
         self.is_keyless = table.is_keyless
         self._table = table
         self._names = table.primary_key
+        self._prefix = b"{" + msgspec.json.encode(self._names[0]) + b":" if self._names else b""
         fields = [
             (f"c{place}", msgspec.Raw, msgspec.field(name=name, default=_NULL))
             for place, name in enumerate(self._names)
         ]
         odd = any(map(NOT_A_FIELD.search, self._names))
         self._decoder = None if odd else msgspec.json.Decoder(msgspec.defstruct("Key", fields, gc=False))
+        self._is_plain = len(self._names) == 1 and not odd
+
+    def are_told(self, change: Change) -> bool:
+        """True where a record's own key tells its row: it has the columns of the table's primary key.
+
+        One with more columns than a single one does not fit the decoder of keys, which says so.
+        """
+        if self._table.is_told_by_rows:
+            return False
+        if change.key is None:
+            return change.op is Op.TRUNCATE
+        if self._is_plain:
+            return change.key.startswith(self._prefix)
+        try:
+            return _fields.decode(change.key).keys() == set(self._names)
+        except msgspec.MsgspecError:
+            return False
 
     def keyed(self, change: Change) -> Change:
         """The change with the key of its row, and the one that it had before where that was another.

@@ -62,3 +62,25 @@ def test_a_row_that_had_another_key_tells_it() -> None:
 def test_a_key_that_is_not_told_is_not_guessed(op: str, before: object, after: dict[str, object] | None) -> None:
     with pytest.raises(RecordError, match=r"offset 0 does not hold the key of shop.t \(b, id\)"):
         _keyed(op, before, after)
+
+
+def _are_told(key: object, *, op: str = "c", table: Table = TABLE) -> bool:
+    found = record(envelope(op), key=key)
+    change = decode(found._replace(key=None) if key is None else found)
+    assert change is not None
+    return RowKeys(table).are_told(change)
+
+
+def test_a_key_of_other_columns_than_the_tables_tells_nothing() -> None:
+    """Debezium had none, or a unique index', when it met a table whose key it did not see yet."""
+    two = msgspec.structs.replace(TABLE, primary_key=("b", "id"))
+
+    assert [_are_told(key) for key in ({"id": 1}, None, {"a": 1}, {"idea": 1})] == [True, False, False, False]
+    assert [_are_told(key, table=two) for key in ({"id": 1, "b": "1"}, {"b": "1"}, {"b": "1", "a": "id"})] == [
+        True,
+        False,
+        False,
+    ]
+    assert not _are_told({"b": "1", "id": 1}, table=BY_INDEX)
+    assert _are_told(None, op="t")
+    assert not _are_told(None, op="t", table=BY_INDEX)

@@ -77,6 +77,10 @@ class Worker:
         found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [entry for entry in found if entry.get("message") == message]
 
+    def blamed(self) -> list[dict[str, Any]]:
+        """The records that it could not apply: where a partition stopped, and what was set aside."""
+        return self.events("partition stopped") + self.events("record parked")
+
     def metric(self, name: str, **labels: str) -> float:
         """A metric with exactly these labels, as `/metrics` shows it; 0 where it does not."""
         url = self.events("monitor answers")[-1]["url"]

@@ -15,6 +15,7 @@ from deltasync.failure import Verdict, describe, verdict
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
 from deltasync.ownership import Ownership
+from deltasync.parking import Parked
 from deltasync.ports import Consumer, Replica
 from deltasync.progress import Claim, Progress
 from deltasync.readable import Cut, Tables
@@ -85,6 +86,14 @@ class Assignment:
     def claim(self, partition: Partition) -> Claim:
         """What the fence has to find in the ledger."""
         return self._ownership.claim(partition)
+
+    def parked(self) -> dict[Partition, Parked]:
+        """What is set aside of the partitions of this worker, where something is."""
+        return self._ownership.parked()
+
+    def parks(self, parked: Mapping[Partition, Parked]) -> None:
+        """What is set aside of these partitions now."""
+        self._ownership.parks(parked)
 
     def moved(self, to: Mapping[Partition, Progress]) -> None:
         """A batch was applied: remember it, and tell the group as a hint for monitors."""
@@ -228,8 +237,12 @@ class Assignment:
             self._consumer.pause(partition)
 
     def _open(self, logs: Mapping[Partition, Log]) -> None:
-        """Read the ledger for these partitions."""
-        for partition, found in self._replica.open({p: log_.topic_id for p, log_ in logs.items()}).items():
+        """Read the ledger for these partitions, then what was set aside: the fence tells where that is newer."""
+        ids = {p: log_.topic_id for p, log_ in logs.items()}
+        opened = self._replica.open(ids)
+        parked = self._replica.parked(ids)
+        self._ownership.parks({partition: parked.get(partition, Parked()) for partition in ids})
+        for partition, found in opened.items():
             owned = self._ownership.get(partition)
             if owned is None:
                 continue

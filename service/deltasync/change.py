@@ -8,6 +8,10 @@ from typing import NamedTuple
 
 from deltasync.table import TableId
 
+Headers = Sequence[tuple[str, bytes | None]]
+# Debezium's header, another one for each start of a task.
+RUN = "__debezium.context.runId"
+
 
 class Partition(NamedTuple):
     """A partition of a topic."""
@@ -37,9 +41,8 @@ class Record(NamedTuple):
     `moves` is true for a delete whose row goes on under another key (header `__debezium.newkey`): the next record
     of its partition that has a value is the row under its new key. `raw_text` says that Connect had the raw-text
     converter when it wrote the record (header `deltasync.table`); it is told only where the settings say it has.
-    `run` tells which run of the connector's task sent it (header `__debezium.context.runId`), or nothing where no
-    header does: headers cost microseconds, so only those who need it ask. `sent_ms` is Kafka's timestamp of it, in
-    milliseconds since 1970.
+    `headers` tells its headers: they cost microseconds, so only those who need them ask. `sent_ms` is Kafka's timestamp
+    of it, in milliseconds since 1970.
     """
 
     partition: Partition
@@ -48,8 +51,13 @@ class Record(NamedTuple):
     value: bytes | None
     moves: bool = False
     raw_text: bool = False
-    run: Callable[[], str] = str
+    headers: Callable[[], Headers] = tuple
     sent_ms: int = 0
+
+    def run(self) -> str:
+        """Which run of the connector's task sent it; empty where no header tells."""
+        found = next((value for name, value in self.headers() if name == RUN), None)
+        return "" if found is None else found.decode("utf-8", "replace")
 
 
 def ends_in_half(records: Sequence[Record]) -> bool:

@@ -5,6 +5,8 @@
     ├── UnreachableError          exit 3   a server did not answer: could not tell
     ├── RefusedError              exit 1   what was asked for would break a promise
     ├── RecordError               exit 1   a record that cannot be read or applied exactly
+    │   ├── RowError                       a record of one row that cannot be applied, whatever becomes of others
+    │   │   └── MisfitError                one that does not fit what is known of its table now
     │   └── ReferencedError                a row that has to go is referenced by others
     ├── GapError                  exit 1   records are missing between the ledger and the log
     ├── FencedError               exit 1   another worker has taken the partition over
@@ -49,6 +51,14 @@ class RefusedError(DeltasyncError):
 
 class RecordError(DeltasyncError):
     """A record that cannot be read, or cannot be applied exactly: its partition stops."""
+
+
+class RowError(RecordError):
+    """A record's row cannot be applied exactly, and its table can take others."""
+
+
+class MisfitError(RowError):
+    """A record does not fit the description of its table; another one may be on its way."""
 
 
 class ReferencedError(RecordError):

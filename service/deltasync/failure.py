@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from deltasync.errors import DeltasyncError, FencedError, RecordError, UnreachableError
+from deltasync.errors import DeltasyncError, FencedError, MisfitError, RecordError, RowError, UnreachableError
 
 # SQLSTATEs and classes of which another try may end well: nothing was written, and no value is to blame.
 _PASSING = (
@@ -24,6 +24,14 @@ _PASSING = (
 )
 
 
+# What one row's values are refused for; rows with others may well be taken.
+_OF_THE_ROW = (
+    "22",  # a value that is none of its type, too long, out of range
+    "23",  # a constraint
+    "54000",  # a value that is too large for an index
+    "P0001",  # a trigger's own refusal
+)
+
 _FOREIGN_KEY = "23503"
 _NOT_UNIQUE = ("23505", "23P01")
 _NOT_OF_ITS_TYPE, _IS_NULL = "22P02", "23502"
@@ -34,8 +42,13 @@ class Verdict(Enum):
 
     REREAD = "reread"  # the ledger moved: read it and go on from there
     RETRY = "retry"  # wait, then read the ledger and go on from there
-    STOP = "stop"  # the record or its table is to blame: its partition stops
+    PARK = "park"  # the record's row is to blame: it is set aside, and what follows of its key behind it
+    STOP = "stop"  # its table, or more, is to blame: its partition stops
     RAISE = "raise"  # not about records: the service ends
+
+
+# What the driver notices by itself: the connection is gone, or a value is no text.
+_BY_NAME = {"OperationalError": Verdict.RETRY, "InterfaceError": Verdict.RETRY, "DataError": Verdict.PARK}
 
 
 def verdict(error: BaseException) -> Verdict:
@@ -45,7 +58,7 @@ def verdict(error: BaseException) -> Verdict:
     if isinstance(error, UnreachableError):
         return Verdict.RETRY
     if isinstance(error, RecordError):
-        return Verdict.STOP
+        return Verdict.PARK if isinstance(error, RowError) else Verdict.STOP
     if isinstance(error, DeltasyncError):
         return Verdict.RAISE
     below = driver_error(error)
@@ -53,9 +66,15 @@ def verdict(error: BaseException) -> Verdict:
         return Verdict.RAISE
     state = getattr(below, "sqlstate", None)
     if state is None:
-        # The driver noticed by itself: the connection is gone, or a value was not text.
-        return Verdict.RETRY if type(below).__name__ in ("OperationalError", "InterfaceError") else Verdict.STOP
-    return Verdict.RETRY if state.startswith(_PASSING) else Verdict.STOP
+        return _BY_NAME.get(type(below).__name__, Verdict.STOP)
+    if state.startswith(_PASSING):
+        return Verdict.RETRY
+    return Verdict.PARK if state.startswith(_OF_THE_ROW) else Verdict.STOP
+
+
+def is_to_blame(error: BaseException) -> bool:
+    """True where another try ends alike: something of the batch is to blame."""
+    return verdict(error) in {Verdict.PARK, Verdict.STOP}
 
 
 def lacks_parent(error: BaseException) -> bool:
@@ -69,8 +88,14 @@ def lacks_room(error: BaseException) -> bool:
 
 
 def lacks_change(error: BaseException) -> bool:
-    """True where a change of the table may not be here (yet): a value is no label of its enum, or may not be null."""
-    return getattr(driver_error(error), "sqlstate", None) in {_NOT_OF_ITS_TYPE, _IS_NULL}
+    """True where a change of the table may not be here (yet).
+
+    A value does not fit what is known of it, is no label of its enum, or may not be null.
+    """
+    return isinstance(error, MisfitError) or getattr(driver_error(error), "sqlstate", None) in {
+        _NOT_OF_ITS_TYPE,
+        _IS_NULL,
+    }
 
 
 def driver_error(error: BaseException) -> BaseException | None:

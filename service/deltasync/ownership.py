@@ -13,6 +13,7 @@ from enum import Enum
 
 from deltasync.change import Log, Partition
 from deltasync.errors import DeltasyncError
+from deltasync.parking import Parked
 from deltasync.progress import Claim, Progress
 from deltasync.readable import Cut, Tables
 
@@ -37,6 +38,7 @@ class Owned:
         self.log = log
         self.state = PartitionState.UNOPENED
         self.progress = Progress()
+        self.parked = Parked()
         self.cut: Cut | None = None
         self.tables: Tables | None = None
         self.error: DeltasyncError | None = None
@@ -82,6 +84,16 @@ class Ownership:
         """A batch was applied."""
         for partition, progress in to.items():
             self._owned[partition].progress = progress
+
+    def parked(self) -> dict[Partition, Parked]:
+        """What is set aside, of the partitions of which something is."""
+        return {partition: owned.parked for partition, owned in self._owned.items() if owned.parked.keys}
+
+    def parks(self, parked: Mapping[Partition, Parked]) -> None:
+        """What is set aside of these partitions now."""
+        for partition, found in parked.items():
+            if partition in self._owned:
+                self._owned[partition].parked = found
 
     def replaced(self, topic_ids: Mapping[str, str]) -> list[Partition]:
         """These topics have other ids now; returns their partitions, whose ledger has to be read again."""

@@ -13,16 +13,17 @@ from functools import partial
 
 import structlog
 
-from deltasync import intake
+from deltasync import intake, parking
 from deltasync.assignment import Assignment
 from deltasync.change import Op, Partition, Record
 from deltasync.compact import compact
 from deltasync.errors import DeltasyncError, RecordError, UnreachableError
-from deltasync.failure import Verdict, describe, lacks_change, lacks_parent, lacks_room, verdict
+from deltasync.failure import Verdict, describe, is_to_blame, lacks_change, lacks_parent, lacks_room, verdict
 from deltasync.intake import Intake, Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
+from deltasync.parking import NO_ERRORS, Diverted, Parked, may_park
 from deltasync.plan import StaleDescriptionError, plan
 from deltasync.ports import Batch, Consumer, Replica
 from deltasync.progress import Progress
@@ -136,45 +137,73 @@ class Pipeline:
             self._apply_or_narrow([one for one in taken if one.partition != cut.partition or one.offset < cut.offset])
             self._assignment.block(cut, self._tables)
         except Exception as error:
-            if verdict(error) is not Verdict.STOP:
+            if not is_to_blame(error):
                 raise
             parts = _narrower(taken)
             if len(parts) == 1:
-                self._block(taken[0], error)
+                self._blame(taken[0], error)
             else:
                 for part in parts:
                     self._apply_or_narrow(part)
 
-    def _block(self, taken: Taken, error: BaseException) -> None:
-        """Read a partition no further than this record: until what it needs has come, or for good.
-
-        Where a unique value is still another row's, a batch that ended here may have cut a transaction that hands
-        it on: once more the batch begins here, and again while records of other partitions leave no room for it.
-        """
+    def _blame(self, taken: Taken, error: BaseException) -> None:
+        """A record cannot be applied: wait for what it needs, set it aside, or read its partition no further."""
         blame = blamed(taken, error)
-        awaits = lacks_parent(error) and self._settings.replica.constraints == "ordered"
-        tried = self._assignment.waited(taken.partition, taken.offset) and not self._is_crowded(taken.partition)
-        if awaits or (lacks_room(error) and not tried) or self._may_be_early(taken, error):
+        if self._may_pass(taken, error):
             self._assignment.block(Cut(taken.partition, taken.offset, blame, waits=True, again=True), self._tables)
+        elif verdict(error) is Verdict.PARK and may_park(taken.change) and self._has_room(taken.partition):
+            self._park(taken, blame)
         else:
             self._assignment.stop(taken.partition, blame)
 
-    def _may_be_early(self, taken: Taken, error: BaseException) -> bool:
-        """True for a while where the schema log, which is another partition, may still bring what the record needs."""
-        if not lacks_change(error):
-            return False
+    def _may_pass(self, taken: Taken, error: BaseException) -> bool:
+        """True where what the record needs may still come: the row that it references, a change of its table, room.
+
+        The schema log is another partition, and gets a while. A row that is referenced may be parked itself, and then
+        gets no longer. Where a unique value is still another row's, a batch that ended here may have cut a transaction
+        that hands it on: once more the batch begins here, and again while records of other partitions leave no room.
+        """
+        if lacks_parent(error) and self._settings.replica.constraints == "ordered":
+            return not self._assignment.parked() or self._is_early(taken)
+        if lacks_room(error):
+            tried = self._assignment.waited(taken.partition, taken.offset) and not self._is_crowded(taken.partition)
+            return not tried
+        return lacks_change(error) and self._is_early(taken)
+
+    def _is_early(self, taken: Taken) -> bool:
+        """True for a while from when the record was first asked about."""
         offset, since = self._early.get(taken.partition, (-1, 0.0))
         if offset != taken.offset:
             since = self._lifecycle.clock()
             self._early[taken.partition] = taken.offset, since
         return self._lifecycle.clock() - since <= _EARLY_S
 
+    def _has_room(self, partition: Partition) -> bool:
+        """True where one more record may fail: a fault of the table's would else drain its topic."""
+        failed = self._assignment.parked().get(partition, Parked()).failed
+        return failed < self._settings.parking.failed_max
+
+    def _park(self, taken: Taken, blame: RecordError) -> None:
+        """Set a record aside, and from now on what follows of its key."""
+        try:
+            self._apply([taken], {(taken.partition, taken.offset): blame.what})
+        except Exception as error:
+            if not is_to_blame(error):
+                raise
+            self._assignment.stop(taken.partition, blame)
+        else:
+            where = {"partition": str(taken.partition), "offset": taken.offset}
+            log.error("record parked", **where, reason=blame.what, do=parking.REMEDY)
+
     def _is_crowded(self, partition: Partition) -> bool:
         """True where the batch ended in front of more records of this partition, and held some of others."""
         mine = [record.offset for record in self._polled if record.partition == partition]
         return len(mine) < len(self._polled) and self._assignment.has_behind(partition, mine[-1])
 
-    def _apply(self, taken: Sequence[Taken]) -> None:
+    def _apply(self, taken: Sequence[Taken], errors: Mapping[tuple[Partition, int], str] = NO_ERRORS) -> None:
+        """Apply what was taken, but for the records that fail by `errors`, and those that wait behind such."""
+        diverted = self._diverted(taken, errors)
+        taken = diverted.taken
         changes = [one.change for one in taken if one.change is not None]
         plans = plan(compact(changes, self._tables.decoders), self._tables.decoders)
         to = {one.partition: one.progress for one in taken}
@@ -182,9 +211,23 @@ class Pipeline:
         started = self._lifecycle.clock()
         events = [one.event for one in taken if one.event is not None]
         self._lifecycle.turns(within_s=APPLY_S_MAX)
-        rows = self._replica.apply(Batch(claims, to, plans, events))
+        known = self._assignment.parked()
+        parked = {partition: known.get(partition, Parked()).records for partition in to}
+        rows = self._replica.apply(Batch(claims, to, plans, events, None, diverted.letters, parked, diverted.voids))
         commits = {change.position.committed_us for change in changes if change.op is not Op.READ}
+        self._assignment.parks(diverted.parked)
+        self._metrics.parked.inc(len(diverted.letters))
         self._applied(len(taken), len(changes), commits, to, rows, self._lifecycle.clock() - started)
+
+    def _diverted(self, taken: Sequence[Taken], errors: Mapping[tuple[Partition, int], str]) -> Diverted:
+        """Raises RecordError where too much is set aside of a partition already."""
+        parked = self._assignment.parked()
+        found = parking.divert(taken, parked, self._polled, self._tables.decoders, errors)
+        for letter in found.letters:
+            records = parked.get(letter.record.partition, Parked()).records
+            if records >= self._settings.parking.records_max:
+                raise parking.too_many(letter, records)
+        return found
 
     def _applied(  # noqa: PLR0913, PLR0917 - what there is to tell
         self,

@@ -15,7 +15,7 @@ import msgspec
 from deltasync.change import Change, Op
 from deltasync.compact import Chain, Compacted, Counted
 from deltasync.debezium.rows import ABSENT, UNAVAILABLE, Missing, Row, RowDecoder, Rows, UnknownColumnError
-from deltasync.errors import RecordError
+from deltasync.errors import RecordError, RowError
 from deltasync.table import Table, TableId
 
 
@@ -204,9 +204,9 @@ def _not_alike(change: Change) -> RecordError:
     )
 
 
-def _unrecoverable(chain: Chain, table: Table, lacking: Sequence[str]) -> RecordError:
+def _unrecoverable(chain: Chain, table: Table, lacking: Sequence[str]) -> RowError:
     change = chain.newest
-    return RecordError(
+    return RowError(
         f"A row of {table.id} came without the values of {', '.join(lacking)}, and which row had them is not known "
         f"({change.partition} offset {change.offset}): its topic has several partitions, or records were left out.",
         remedy=f"On the source: ALTER TABLE {table.id} REPLICA IDENTITY FULL; then read the table again.",

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from deltasync.change import Log, Partition, Record
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import GapError
+from deltasync.parking import Letter, Parked, Void
 from deltasync.plan import TablePlan
 from deltasync.progress import Claim, Progress
 from deltasync.table import SourceTable, TableId
@@ -83,7 +84,8 @@ class Steps(Protocol):
 class Batch(NamedTuple):
     """What one transaction covers: partitions as they were, where they are after it, and what is done.
 
-    `rest` is done after `plans`, step by step: it is asked for while the transaction is under way.
+    `rest` is done after `plans`, step by step: it is asked for while the transaction is under way. `letters` are set
+    aside, in partitions that have so many already as `parked` says; `voids` makes those void that were there before.
     """
 
     claims: Mapping[Partition, Claim]
@@ -91,6 +93,9 @@ class Batch(NamedTuple):
     plans: Sequence[TablePlan] = ()
     events: Sequence[SchemaEvent] = ()
     rest: Steps | None = None
+    letters: Sequence[Letter] = ()
+    parked: Mapping[Partition, int] = {}
+    voids: Sequence[Void] = ()
 
 
 class Replica(Protocol):
@@ -103,6 +108,9 @@ class Replica(Protocol):
         again, and what was in the old one may not be in the new one.
         """
 
+    def parked(self, ids: Mapping[Partition, str]) -> dict[Partition, Parked]:
+        """What was set aside of these partitions; those of which nothing was are left out."""
+
     def tables(self) -> dict[TableId, SourceTable]:
         """What is known of the source's tables."""
 
@@ -112,9 +120,9 @@ class Replica(Protocol):
     def apply(self, batch: Batch) -> int:
         """Apply a batch and move the ledger in one transaction; returns how many rows were written.
 
-        Raises FencedError where the ledger is not where `claims` say; then nothing was written, as
-        after any other error. An error from COMMIT itself leaves open whether it took place: the
-        fence of the next try answers that.
+        Raises FencedError where the ledger is not where `claims` say, or what is set aside is not what `parked` says;
+        then nothing was written, as after any other error. An error from COMMIT itself leaves open whether it took
+        place: the fence of the next try answers that.
         """
 
     def cancel(self) -> None:

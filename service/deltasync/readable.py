@@ -81,6 +81,13 @@ class Tables:
             self._prepare(change)
         return self._converted(change)
 
+    def decoder(self, table: TableId) -> RowDecoder:
+        """The decoder of a described table. Raises RecordError where there is none."""
+        known = self.known.get(table)
+        if known is None or known.description is None:
+            raise RecordError(f"The table {table} was never announced.", remedy="Run deltasync source setup.")
+        return self._decoder(known.description)
+
     def is_keyless(self, table: TableId) -> bool:
         """True for a captured table that is known to have no key."""
         keys = self._keys_of(table)

@@ -163,6 +163,13 @@ class Batch(_Section):
     spool_bytes_max: int = Field(2**34, ge=2**20)
 
 
+class Parking(_Section):
+    """How many records of a partition may be set aside: those that failed, and in all. 0 stops it at the first."""
+
+    failed_max: int = Field(100, ge=0)
+    records_max: int = Field(10_000, ge=1)
+
+
 class Monitor(_Section):
     """Where `/metrics`, `/healthz` and `/readyz` answer; port 0 takes a free one."""
 
@@ -203,6 +210,7 @@ class Settings(BaseSettings):
     kafka: Kafka = Kafka()
     connect: Connect = Connect()
     batch: Batch = Batch()
+    parking: Parking = Parking()
     monitor: Monitor = Monitor()
     tables: dict[TableName, TableRules] = Field(
         default_factory=dict, examples=[{"shop.place": {"on_unsupported": "skip-column"}}]

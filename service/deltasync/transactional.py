@@ -18,7 +18,7 @@ from deltasync.compact import compact
 from deltasync.debezium.schema_log import SCHEMA_LOG, schema_event
 from deltasync.debezium.transaction import End
 from deltasync.errors import RecordError, RefusedError, StandbyError, UnreachableError
-from deltasync.failure import Verdict, describe, verdict
+from deltasync.failure import describe, is_to_blame
 from deltasync.intake import Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle
 from deltasync.monitor.health import Trouble
@@ -238,7 +238,7 @@ class TransactionalPipeline(Pipeline):
         try:
             self._replica.apply(Batch(claims, stays, events=events))
         except Exception as error:
-            if verdict(error) is not Verdict.STOP:
+            if not is_to_blame(error):
                 raise
             self._stop(whole, error)
             return False
@@ -257,7 +257,7 @@ class TransactionalPipeline(Pipeline):
                 self._assignment.block(cut, self._tables)
             return False
         except Exception as error:
-            if verdict(error) is not Verdict.STOP:
+            if not is_to_blame(error):
                 raise
             if len(batch) == 1:
                 self._stop(batch[0], error)
@@ -284,7 +284,7 @@ class TransactionalPipeline(Pipeline):
             self._assignment.block(cut, self._tables)
             return False
         except Exception as error:
-            if verdict(error) is not Verdict.STOP:
+            if not is_to_blame(error):
                 raise
             self._stop(whole, error)
             return False

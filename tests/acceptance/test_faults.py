@@ -90,6 +90,7 @@ def _garbage() -> dict[str, Found]:
 
 def test_records_that_cannot_be_applied(flow: Flow) -> None:
     """Each stops its partition at its offset, is named without a value, and the others flow."""
+    flow.env["DELTASYNC_PARKING_FAILED_MAX"] = "0"
     garbage = _garbage()
     tables = [f"shop.{name}" for name in garbage]
     create = [f"CREATE TABLE {t} (id int PRIMARY KEY, n int, s text NOT NULL DEFAULT '')" for t in (*tables, "shop.ok")]

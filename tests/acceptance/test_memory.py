@@ -32,7 +32,7 @@ def test_backlog(flow: Flow, records: int, rows: int, size: int) -> None:
     versions = sum((records - 1 - row) // rows for row in range(rows))
     assert found == (rows, versions, size)
     assert _vm_hwm_mib(worker) <= MIB_MAX
-    assert not worker.events("partition stopped")
+    assert not worker.blamed()
 
 
 def _changes(records: int, rows: int, size: int) -> Iterator[Found]:

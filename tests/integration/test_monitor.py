@@ -27,8 +27,9 @@ NOTICED_WITHIN_S = 15
 
 @pytest.fixture
 def shop(flow: Flow) -> Flow:
-    """A pipeline that runs, its monitor at a known port."""
+    """A pipeline that runs, its monitor at a known port; the first record that fails stops its partition."""
     _take_port(flow)
+    flow.env["DELTASYNC_PARKING_FAILED_MAX"] = "0"
     flow.set_up(SCHEMA)
     flow.start_worker()
     flow.wait_equal("shop.item", "shop.other")

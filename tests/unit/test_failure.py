@@ -6,7 +6,7 @@ import psycopg
 import pytest
 import sqlalchemy.exc
 
-from deltasync.errors import DeltasyncError, FencedError, GapError, RecordError, UnreachableError
+from deltasync.errors import DeltasyncError, FencedError, GapError, RecordError, RowError, UnreachableError
 from deltasync.failure import Verdict, describe, verdict
 
 
@@ -25,10 +25,11 @@ from deltasync.failure import Verdict, describe, verdict
         (psycopg.errors.ReadOnlySqlTransaction(), Verdict.RETRY),
         (psycopg.errors.QueryCanceled(), Verdict.RETRY),
         (psycopg.OperationalError("server closed the connection"), Verdict.RETRY),
-        (psycopg.errors.UniqueViolation(), Verdict.STOP),
+        (psycopg.errors.UniqueViolation(), Verdict.PARK),
         (psycopg.errors.UndefinedTable(), Verdict.STOP),
-        (psycopg.errors.InvalidTextRepresentation(), Verdict.STOP),
-        (psycopg.DataError("a value is no text"), Verdict.STOP),
+        (psycopg.errors.InvalidTextRepresentation(), Verdict.PARK),
+        (psycopg.DataError("a value is no text"), Verdict.PARK),
+        (RowError("", remedy=""), Verdict.PARK),
         (sqlalchemy.exc.OperationalError("", None, psycopg.errors.DeadlockDetected()), Verdict.RETRY),
         (KeyError("a bug"), Verdict.RAISE),
     ],

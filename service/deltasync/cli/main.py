@@ -24,6 +24,7 @@ _COMMANDS = (
     "source",
     "replica",
     "ledger",
+    "dead-letters",
     "sequences",
     "run",
     "check",
@@ -44,7 +45,7 @@ class _Commands(TyperGroup):
     def get_command(self, _context: object, cmd_name: str) -> TyperCommand | TyperGroup | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = import_module(f"deltasync.cli.{cmd_name}")
+        module = import_module(f"deltasync.cli.{cmd_name.replace('-', '_')}")
         commands = getattr(module, "app", None)
         if commands is None:
             commands = typer.Typer(add_completion=False, rich_markup_mode=_MARKUP)

@@ -20,7 +20,8 @@ def wait(
     Without DELTASYNC_SOURCE_DSN it waits as far as Kafka holds: what the connector has not read yet is not waited
     for. Tables that are not captured never are.
 
-    Exit code 0: all is visible. 1: not in time; then it says which partitions are behind. 3: a server does not answer.
+    Exit code 0: all is visible. 1: not in time; then it says which partitions are behind. 1, too, where all else is
+    visible and records are set aside as dead letters. 3: a server does not answer.
 
     Example: `deltasync wait --timeout 30 && run-the-report`
     """
@@ -41,7 +42,7 @@ def _print(waited: Waited) -> None:
     if waited.complete:
         output.say(f"{scope} is visible on the replica, after {waited.seconds:.1f} s")
         return
-    output.say(f"not within {waited.seconds:.1f} s: {waited.why}")
+    output.say(f"not within {waited.seconds:.1f} s: {waited.why}" if waited.behind else waited.why)
     for one in waited.behind:
         where = f"{one.topic}[{one.partition}]: {one.records} records behind, at {one.next_offset} of {one.end_offset}"
         output.say(f"  {where}")

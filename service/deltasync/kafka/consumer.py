@@ -19,7 +19,7 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from deltasync.change import Log, Partition, Record, ends_in_half
+from deltasync.change import Headers, Log, Partition, Record, ends_in_half
 from deltasync.errors import SettingsError, UnreachableError
 from deltasync.ports import Owner
 from deltasync.settings import Settings
@@ -38,8 +38,6 @@ _RECHECK_TIMEOUT_S = 2.0
 # How a delete's envelope says so, and the header of one whose row goes on under another key.
 _DELETE = b'"op":"d"'
 _NEW_KEY = "__debezium.newkey"
-# Debezium's, one for each start of a task.
-_RUN = "__debezium.context.runId"
 # What the jar of connectors/raw-text puts on every record with an envelope.
 _TABLE = "deltasync.table"
 # These would break the promise: offsets are committed after the ledger, and never reset.
@@ -240,24 +238,18 @@ def _record(partition: Partition, message: Message, *, raw_text: bool) -> Record
     # Headers cost microseconds: they are looked at only where the value may be a delete's, or the converter's.
     moves = value is not None and _DELETE in value and _has_header(message, _NEW_KEY)
     converted = raw_text and _has_header(message, _TABLE)
-    run = partial(_run, message)
     _, sent_ms = message.timestamp()
-    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves, converted, run, sent_ms)
-
-
-def _run(message: Message) -> str:
-    """Which run of the connector's task sent it; empty where the record does not say."""
-    found = next((value for name, value in _headers(message) if name == _RUN), None)
-    return "" if found is None else found.decode("utf-8", "replace") if isinstance(found, bytes) else found
+    headers = partial(_headers, message)
+    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves, converted, headers, sent_ms)
 
 
 def _has_header(message: Message, name: str) -> bool:
     return any(header[0] == name for header in _headers(message))
 
 
-def _headers(message: Message) -> Iterable[tuple[str, str | bytes | None]]:
+def _headers(message: Message) -> Headers:
     found = message.headers() or ()
-    return found.items() if isinstance(found, dict) else found
+    return [(name, _bytes(value)) for name, value in (found.items() if isinstance(found, dict) else found)]
 
 
 def _size(records: Iterable[Record]) -> int:

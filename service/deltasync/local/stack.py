@@ -31,6 +31,8 @@ WISHES = (
     "replica.retry_s_max",
     "kafka.session_timeout_s",
     "connect.restart_failed_tasks",
+    "parking.failed_max",
+    "parking.records_max",
     "batch.rows_max",
     "batch.bytes_max",
     "batch.spool_bytes_max",

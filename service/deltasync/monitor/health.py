@@ -208,6 +208,13 @@ def _tables(facts: Facts) -> Iterator[Reason]:
             f"{why}.",
             "Make the replica's table fit the source's, then run `deltasync replica setup`.",
         )
+    letters = facts.replica.value.letters if facts.replica.value else {}
+    for table, (failed, records) in sorted(letters.items())[:_NAMED_MAX]:
+        yield Reason(
+            f"Of the table {table}, {records} records are set aside as dead letters.",
+            f"{failed} of them could not be applied, the others wait behind those.",
+            "`deltasync dead-letters list` says why. Mend that, and replay them.",
+        )
     for table in owed[:_NAMED_MAX]:
         yield Reason(
             f"The table {table} is incomplete.",

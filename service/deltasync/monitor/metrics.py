@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -14,6 +14,7 @@ from deltasync.change import Partition
 from deltasync.ownership import Ownership, PartitionState
 from deltasync.progress import Progress
 from deltasync.replica.observe import Known
+from deltasync.table import TableId
 
 # From 1 ms to 10 min in steps of about a fifth: quantiles read from them err by less than that.
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.2**n, 6) for n in range(74))
@@ -37,6 +38,11 @@ class Metrics:
             "deltasync_records_passed_over",
             "Records without a change of a captured table: tombstones, heartbeats, tables that are not captured.",
         )
+        self.parked = counter(
+            "deltasync_records_parked",
+            "Records that were set aside as dead letters, or waited behind one.",
+        )
+        self.dead_letters = gauge("deltasync_dead_letters", "Records of a table that are set aside now.", ["table"])
         self.batches = counter("deltasync_batches", "Transactions committed on the replica.")
         self.retries = counter("deltasync_retries", "Batches that failed for a passing reason.")
         self.fenced = counter("deltasync_fenced_batches", "Batches that another worker had taken over.")
@@ -107,6 +113,12 @@ class Metrics:
         for known in tables:
             if known.captured and known.skipped:
                 self.skipped_columns.labels(str(known.table)).set(len(known.skipped))
+
+    def letters(self, letters: Mapping[TableId, tuple[int, int]]) -> None:
+        """What is set aside, by table: what failed, and all."""
+        self.dead_letters.clear()
+        for table, (_, records) in letters.items():
+            self.dead_letters.labels(str(table)).set(records)
 
     def _behind_s(self, partition: Partition, progress: Progress, records: int, now: float) -> float:
         """Seconds since nothing was left of a partition, or since its newest applied commit, whichever is later."""

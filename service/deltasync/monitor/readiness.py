@@ -96,6 +96,7 @@ class Readiness:
 
     def _saw_replica(self, view: replica.View) -> None:
         self._metrics.known_tables(view.tables)
+        self._metrics.letters(view.letters)
         if view.canary is None:
             return
         now = time.monotonic()

@@ -18,7 +18,7 @@ from deltasync.kafka.admin import Admin
 from deltasync.monitor.lag import applied_to, topics
 from deltasync.postgres.connect import connect
 from deltasync.progress import Claim
-from deltasync.replica import ledger, observe
+from deltasync.replica import dead_letters, ledger, observe
 from deltasync.replica.engine import open_replica
 from deltasync.settings import Settings
 from deltasync.source.position import beat, current_lsn, slot_state
@@ -85,8 +85,16 @@ def wait_until_applied(
     tell("waiting until the replica holds what Kafka does")
     behind = _wait_for_ledger(settings, clock)
     records = sum(one.records for one in behind)
-    why = f"{len(behind)} partitions are behind by {records} records" if behind else ""
-    return Waited(not behind, as_far_as, clock.seconds, why, behind)
+    why = f"{len(behind)} partitions are behind by {records} records" if behind else _set_aside(settings)
+    return Waited(not why, as_far_as, clock.seconds, why, behind)
+
+
+def _set_aside(settings: Settings) -> str:
+    """What is not visible although all is level, "" where nothing is."""
+    with closing(open_replica(settings, name="wait")) as replica, replica.begin():
+        letters = dead_letters.counts(replica, settings.pipeline)
+    told = ", ".join(f"{records} records of {table}" for table, (_, records) in sorted(letters.items()))
+    return f"all else is visible, but {told} are set aside (deltasync dead-letters list)" if told else ""
 
 
 def _wait_for_slot(settings: Settings, clock: _Clock) -> str:

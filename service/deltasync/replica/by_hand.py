@@ -41,16 +41,30 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
         changed = placed | floor  # see `progress.anew`
     statement = insert(ledger).values({**key, **placed})
     connection.execute(statement.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=changed))
+    _audit(connection, pipeline, partition, before, next_offset, reason.strip())
+    return before
+
+
+def tell(connection: sa.Connection, pipeline: str, partition: Partition, reason: str) -> None:
+    """Have the partition's worker open it anew where it is: what is set aside of it was changed by hand."""
+    is_it = (ledger.c.pipeline == pipeline) & (ledger.c.topic == partition.topic)
+    newest = sa.select(ledger.c.next_offset).where(is_it & (ledger.c.partition == partition.number))
+    at = connection.execute(newest.order_by(ledger.c.updated_at.desc()).limit(1)).scalar_one_or_none()
+    _audit(connection, pipeline, partition, at, at or 0, reason)
+
+
+def _audit(  # noqa: PLR0913, PLR0917 - what there is to tell
+    connection: sa.Connection, pipeline: str, partition: Partition, old: int | None, new: int, reason: str
+) -> None:
     audit = {
         "pipeline": pipeline,
         "topic": partition.topic,
         "partition": partition.number,
-        "old_next_offset": before,
-        "new_next_offset": next_offset,
-        "reason": reason.strip(),
+        "old_next_offset": old,
+        "new_next_offset": new,
+        "reason": reason,
     }
     connection.execute(sa.insert(ledger_audit).values(audit))
-    return before
 
 
 def moved_since(connection: sa.Connection, pipeline: str, audited: int) -> tuple[int, set[Partition]]:

@@ -68,6 +68,13 @@ def fence(connection: sa.Connection, pipeline: str, claims: Mapping[Partition, C
             raise fenced(partition, found.get(partition), claim)
 
 
+def lock(connection: sa.Connection, pipeline: str, partition: Partition) -> None:
+    """Let no worker move a partition until the transaction ends."""
+    is_it = (ledger.c.pipeline == pipeline) & (ledger.c.topic == partition.topic)
+    query = sa.select(ledger.c.topic_id).where(is_it & (ledger.c.partition == partition.number))
+    connection.execute(query.order_by(ledger.c.topic_id).with_for_update())
+
+
 def move(
     connection: sa.Connection, pipeline: str, claims: Mapping[Partition, Claim], to: Mapping[Partition, Progress]
 ) -> None:

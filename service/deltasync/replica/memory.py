@@ -6,10 +6,12 @@ A transaction does all of its work at its end, at once; what can go wrong on the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.errors import GapError, RecordError, RefusedError
+from deltasync.errors import FencedError, GapError, RecordError, RefusedError
+from deltasync.parking import Letter, Parked, Void
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch, Steps
 from deltasync.progress import Claim, Progress, placed
@@ -30,6 +32,7 @@ class Database:
         self.source_tables: dict[TableId, SourceTable] = {}
         self.ledger: dict[Partition, dict[str, Progress]] = {}
         self.audit: list[Partition] = []
+        self.letters: list[tuple[str, Letter]] = []  # with their topics' ids
         self.locks: dict[Partition, Replica] = {}
         self.foreign: list[Foreign] = []
 
@@ -69,6 +72,15 @@ class Replica:
     def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
         self._begin()
         return {partition: self._open(partition, topic_id) for partition, topic_id in ids.items()}
+
+    def parked(self, ids: Mapping[Partition, str]) -> dict[Partition, Parked]:
+        self._begin()
+        found: dict[Partition, Parked] = {}
+        for topic_id, letter in self._database.letters:
+            partition = letter.record.partition
+            if ids.get(partition) == topic_id:
+                found[partition] = found.get(partition, Parked()).with_letter(letter)
+        return found
 
     def tables(self) -> dict[TableId, SourceTable]:
         self._begin()
@@ -129,10 +141,22 @@ class Replica:
             count += self._write_step(tables, plans, batch.rest)
         for foreign in self._foreign:
             _check(foreign, tables)
+        letters = self._set_aside(batch)
         self._database.tables, self._database.source_tables = tables, source_tables
+        self._database.letters = letters
         for partition, progress in batch.to.items():
             self._database.ledger[partition][batch.claims[partition].topic_id] = progress
         return count
+
+    def _set_aside(self, batch: Batch) -> list[tuple[str, Letter]]:
+        found = self._database.letters
+        for partition in {letter.record.partition for letter in batch.letters}:
+            topic_id = batch.claims[partition].topic_id
+            there = sum(id_ == topic_id and one.record.partition == partition for id_, one in found)
+            if there != batch.parked.get(partition, 0):
+                raise FencedError(f"{there} records of {partition} are set aside.", remedy="They are read again.")
+        found = found + [(batch.claims[one.record.partition].topic_id, one) for one in batch.letters]
+        return [(topic_id, one) for topic_id, one in found if not any(map(partial(_is_void, one), batch.voids))]
 
     def _write_step(self, tables: dict[TableId, MemoryTable], plans: Sequence[TablePlan], steps: Steps | None) -> int:
         """Write a step, or as many together as it takes for unique values to find room."""
@@ -187,6 +211,11 @@ class Replica:
                     held = _fit(tables, table.description, old, was_held=was_held)
                 known[id_] = table._replace(held=held)
         return known
+
+
+def _is_void(letter: Letter, by: Void) -> bool:
+    record = letter.record
+    return (record.partition, letter.table) == (by.partition, by.table) and record.offset < by.offset
 
 
 def _fit(tables: dict[TableId, MemoryTable], table: Table, before: Table | None, *, was_held: bool) -> str | None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from deltasync.debezium.rows import Rows, joined
-from deltasync.errors import RecordError
+from deltasync.errors import RowError
 from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
 from deltasync.table import Table, TableId
 
@@ -207,8 +207,8 @@ class MemoryTable:
         self.rows[key] = row
 
 
-def _missing(table: Table) -> RecordError:
-    return RecordError(f"A row of {table.id} is not on the replica.", remedy="Read the table again.")
+def _missing(table: Table) -> RowError:
+    return RowError(f"A row of {table.id} is not on the replica.", remedy="Read the table again.")
 
 
 def _each(rows: Rows | None) -> Iterable[Row]:

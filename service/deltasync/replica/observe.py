@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from deltasync.replica import ledger
+from deltasync.replica import dead_letters, ledger
 from deltasync.replica.tables import source_canary, source_table
 from deltasync.table import TableId
 
@@ -34,16 +35,22 @@ class Known(NamedTuple):
 
 
 class View(NamedTuple):
-    """All of it at one moment. `digest` is what the publication's should be, by what was announced."""
+    """All of it at one moment. `digest` is what the publication's should be, by what was announced.
+
+    `letters` counts the dead letters of each table that has some: those that failed, and all.
+    """
 
     canary: Canary | None
     tables: tuple[Known, ...]
     digest: str
+    letters: Mapping[TableId, tuple[int, int]] = {}
 
 
 def view(connection: sa.Connection, pipeline: str) -> View:
-    """Read it; `tables` leaves out those that were dropped. Blocks for three short queries."""
-    return View(read_canary(connection, pipeline), read_tables(connection, pipeline), _digest(connection, pipeline))
+    """Read it; `tables` leaves out those that were dropped. Blocks for four short queries."""
+    letters = dead_letters.counts(connection, pipeline)
+    tables, digest = read_tables(connection, pipeline), _digest(connection, pipeline)
+    return View(read_canary(connection, pipeline), tables, digest, letters)
 
 
 def read_canary(connection: sa.Connection, pipeline: str) -> Canary | None:

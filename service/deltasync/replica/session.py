@@ -12,10 +12,11 @@ from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import FencedError, GapError, RefusedError, StandbyError
 from deltasync.failure import Verdict, describe, lacks_room, verdict
+from deltasync.parking import Parked
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch, Steps
 from deltasync.progress import Progress
-from deltasync.replica import by_hand, catalog, evolve, ledger
+from deltasync.replica import by_hand, catalog, dead_letters, evolve, ledger
 from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
 from deltasync.replica.writer import Writer
 from deltasync.settings import Settings
@@ -41,6 +42,11 @@ class Replica:
         with self._begin() as connection:
             return ledger.open_partitions(connection, self._settings.pipeline, ids)
 
+    def parked(self, ids: Mapping[Partition, str]) -> dict[Partition, Parked]:
+        """What was set aside of these partitions (see `dead_letters.parked`)."""
+        with self._begin() as connection:
+            return dead_letters.parked(connection, self._settings.pipeline, ids)
+
     def tables(self) -> dict[TableId, SourceTable]:
         """What is known of the source's tables."""
         with self._begin() as connection:
@@ -64,6 +70,9 @@ class Replica:
             if batch.events:
                 self._evolve(connection, batch.events)
             written = self._write(connection, batch)
+            if batch.letters or batch.voids:
+                dead_letters.store(connection, pipeline, batch)
+                dead_letters.void(connection, pipeline, batch.voids)
             ledger.move(connection, pipeline, batch.claims, batch.to)
         return written
 
@@ -137,7 +146,7 @@ class Replica:
                 self._take_lead(driver(self._connection))
             ordered = self._settings.replica.constraints == "ordered"
             if not ordered:
-                _take_replica_role(driver(self._connection))
+                take_replica_role(driver(self._connection))
             self._writer = Writer(driver(self._connection), ordered=ordered)
         return _Transaction(self, self._connection)
 
@@ -170,7 +179,7 @@ def _lead(connection: psycopg.Connection, pipeline: str) -> bool:
     return True
 
 
-def _take_replica_role(connection: psycopg.Connection) -> None:
+def take_replica_role(connection: psycopg.Connection) -> None:
     """Foreign keys are not checked, and only triggers that were enabled for replicas fire."""
     try:
         connection.execute("SET session_replication_role = replica")

@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    UniqueConstraint,
     func,
     text,
 )
@@ -23,13 +24,14 @@ from deltasync.table import TypeName
 
 SCHEMA = "deltasync"
 # Raised with every change of the tables below; `replica setup` migrates, `run` refuses a newer one.
-VERSION = 2
+VERSION = 3
 # What leads from the version before to this one; new tables need no statement.
 MIGRATIONS = {
     2: (
         "ALTER TABLE deltasync.ledger ADD COLUMN tied bytea[] NOT NULL DEFAULT '{}'",
         "ALTER TABLE deltasync.ledger ADD COLUMN floor_seq0 bigint, ADD COLUMN floor_committed_at timestamptz",
-    )
+    ),
+    3: (),
 }
 
 metadata = MetaData(schema=SCHEMA)
@@ -77,6 +79,51 @@ ledger_audit = Table(
     Column("old_next_offset", BigInteger),
     Column("new_next_offset", BigInteger, nullable=False),
     Column("reason", String, nullable=False),
+)
+
+# Records that are set aside: one that could not be applied has an `error`, others wait behind it for their key's sake.
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("parked_at", DateTime(timezone=True), nullable=False, server_default=_now),
+    Column("pipeline", String, nullable=False),
+    Column("topic", String, nullable=False),
+    Column("topic_id", String, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("schema_name", String, nullable=False),
+    Column("table_name", String, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("old_key", LargeBinary),
+    Column("committed_at", DateTime(timezone=True), nullable=False),
+    Column("error", String),
+    Column("record_key", LargeBinary),
+    Column("record_value", LargeBinary),
+    Column("record_headers", JSONB, nullable=False),
+    Column("moves", Boolean, nullable=False),
+    Column("raw_text", Boolean, nullable=False),
+    UniqueConstraint("pipeline", "topic", "topic_id", "partition", "offset"),
+)
+
+# What became of them, and why; of those that were given up, the record itself.
+dead_letter_audit = Table(
+    "dead_letter_audit",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_now),
+    Column("by", String, nullable=False, server_default=text("session_user")),
+    Column("outcome", String, nullable=False),
+    Column("reason", String),
+    Column("pipeline", String, nullable=False),
+    Column("topic", String, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("schema_name", String, nullable=False),
+    Column("table_name", String, nullable=False),
+    Column("error", String),
+    Column("record_key", LargeBinary),
+    Column("record_value", LargeBinary),
 )
 
 # The newest description of each table, folded from the source's schema_log.

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from deltasync.debezium.rows import Rows, joined
-from deltasync.errors import RecordError, ReferencedError
+from deltasync.errors import RecordError, ReferencedError, RowError
 from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
 from deltasync.postgres.catalog import describe_tables
 from deltasync.postgres.copy_text import copy_text
@@ -332,8 +332,8 @@ def _referenced(target: Table, child: TableId) -> ReferencedError:
     )
 
 
-def _rows_missing(target: Table, count: int) -> RecordError:
-    return RecordError(
+def _rows_missing(target: Table, count: int) -> RowError:
+    return RowError(
         f"{count} rows of {target.id} are not on the replica, and the records that change them do not carry "
         "all of their values: PostgreSQL leaves unchanged large values out.",
         remedy=f"Something removed rows of {target.id} from the replica. Read the table again from the source.",

@@ -99,8 +99,8 @@ class Change(NamedTuple):
     is that of its record. `before` is the raw JSON of the row before an update or a delete, as far as the table's
     REPLICA IDENTITY tells it; None where it does not.
 
-    Only of tables without a key: `run` says which run of the connector's task sent it, and is None until it was asked
-    for; `begins` is true for the first read of the table in a snapshot.
+    `begins` is true for the first read of a snapshot that the table is emptied for. Only of tables without a key, `run`
+    says which run of the connector's task sent it, and is None until it was asked for.
     """
 
     table: TableId

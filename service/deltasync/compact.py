@@ -60,9 +60,10 @@ class _Fold:
         self.last: dict[Hashable, Chain] = {}
 
     def add(self, change: Change) -> None:
-        if change.op is Op.TRUNCATE:
+        if change.op is Op.TRUNCATE or change.begins:
             self.truncated = True
             self.last.clear()
+        if change.op is Op.TRUNCATE:
             return
         if change.key is None:
             raise _keyless(change)

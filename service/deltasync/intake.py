@@ -9,7 +9,7 @@ from deltasync import keyless
 from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Record
 from deltasync.debezium import envelope
-from deltasync.debezium.schema_log import SCHEMA_LOG, SchemaEvent, schema_event
+from deltasync.debezium.schema_log import CONTROL_TABLES, SCHEMA_LOG, SchemaEvent, schema_event
 from deltasync.errors import RecordError
 from deltasync.progress import Progress
 from deltasync.readable import BlockedError, Cut, Tables
@@ -178,6 +178,9 @@ def _take_keyed(change: Change, progress: Progress, tables: Tables, *, is_spread
     if change.op is Op.TRUNCATE and is_spread:
         raise _truncated(change)
     ready = tables.ready(change)
+    # Among several partitions the rows of others are in the table, too; and each pipeline has its row of the canary's.
+    if rule.begins_again(progress, change) and not is_spread and change.table not in CONTROL_TABLES:
+        ready = ready._replace(begins=True)
     if is_spread and not tables.decoders[change.table].exact_keys:
         raise _astray(change)
     if change.old_key is not None and rule.may_be_again(progress, change) and tables.lacks_values(change):

@@ -128,8 +128,9 @@ class _Diverting:
         change = one.change
         if change is None or change.table not in self._decoders:
             return one
-        if change.op is Op.TRUNCATE:
+        if change.op is Op.TRUNCATE or change.begins:
             self._void(change)
+        if change.op is Op.TRUNCATE:
             return one
         error = self._errors.get((one.partition, one.offset))
         if error is None and not self._waits(change):

@@ -79,6 +79,12 @@ def is_older(progress: Progress, change: Change) -> bool:
     )
 
 
+def begins_again(progress: Progress, change: Change) -> bool:
+    """True for the first read of a snapshot behind one that died: rows that went since have no record of that."""
+    is_read = change.op is Op.READ and not change.incremental
+    return is_read and progress.committed_us is None and progress.watermark not in {None, change.position[:2]}
+
+
 def may_be_again(progress: Progress, change: Change) -> bool:
     """True if nothing tells whether the change was applied before: positions began anew, and it may be from before."""
     floor, position = _floor(progress, change), change.position

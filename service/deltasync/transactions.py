@@ -19,6 +19,7 @@ from deltasync import progress as rule
 from deltasync.change import Change, Op, Partition, Record
 from deltasync.coming import Coming, began_ms
 from deltasync.debezium import envelope
+from deltasync.debezium.schema_log import CONTROL_TABLES
 from deltasync.debezium.transaction import End
 from deltasync.ends import Ends
 from deltasync.errors import RecordError
@@ -267,7 +268,7 @@ class Transactions:
         if change.op is Op.READ:
             if not change.incremental and is_repeated(change.position, progress, mark):
                 return Read(partition, offset, rule.skipped(progress, change), bytes=size)
-            change = change._replace(begins=keyless.begins(progress, change))
+            change = change._replace(begins=self._begins(change, progress))
             return Read(partition, offset, keyless.applied(progress, change), change, bytes=size)
         if is_applied(record, change.position, mark):
             return Read(partition, offset, _after(progress, change, is_new=False), bytes=size)
@@ -276,6 +277,13 @@ class Transactions:
         if not is_new:
             return Read(partition, offset, after, bytes=size)
         return Read(partition, offset, after, change, transaction, place, size)
+
+    def _begins(self, change: Change, progress: Progress) -> bool:
+        """True for the first read of a snapshot that its table is emptied for."""
+        if change.run is not None:
+            return keyless.begins(progress, change)
+        is_alone = change.partition not in self._several and change.table not in CONTROL_TABLES
+        return is_alone and rule.begins_again(progress, change)
 
     def _placed(self, record: Record, change: Change, progress: Progress) -> tuple[str, Place, bool]:
         """A change's transaction, where it stands in that, and whether it is new. Its number has come, at any rate."""

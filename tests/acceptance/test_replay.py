@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import httpx
 import msgspec
@@ -11,6 +12,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from tests.acceptance.load import offsets
 from tests.acceptance.topics import Found, Topics, record
 from tests.flow import Flow, until
+from tests.servers import Addresses
 
 from deltasync.change import Position
 
@@ -217,3 +219,25 @@ def _config(connector: str) -> dict[str, str]:
 def _state(connector: str) -> str:
     found: dict[str, dict[str, str]] = httpx.get(f"{connector}/status", timeout=10).json()
     return found["connector"]["state"]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
+def test_connect_dies_during_the_initial_snapshot(flow: Flow, servers: Addresses, consistency: str) -> None:
+    """The next one brings no deletes: rows that went between both leave no ghost."""
+    if servers.embedded is None:
+        pytest.skip("Connect is not ours to kill")
+    connect, topics = servers.embedded.connect, Topics(flow)
+    flow.settings = flow.settings.model_copy(update={"consistency": consistency})
+    flow.env["DELTASYNC_CONSISTENCY"] = consistency
+    flow.set_up(
+        "CREATE SCHEMA shop; CREATE TABLE shop.many (id int PRIMARY KEY, what text);"
+        "INSERT INTO shop.many SELECT n, repeat('x', 400) FROM generate_series(1, 60000) n"
+    )
+    flow.start_worker()
+    until(lambda: flow.count("shop.many") > 1000, "the snapshot is under way")
+    connect.process.stop(signal.SIGKILL)
+    flow.source.execute("DELETE FROM shop.many WHERE id < 500; UPDATE shop.many SET what = 'new' WHERE id = 600")
+    servers.embedded.start()
+    flow.wait_equal("shop.many", deadline_s=120)
+    assert topics.ends("shop.many")[0] > 60_000

@@ -250,3 +250,17 @@ def test_records_from_before_the_converter_are_read_in_their_own_form() -> None:
     (cut,) = found.cuts.values()
     assert (cut.offset, cut.waits) == (3, False)
     assert "from before Connect had the raw-text converter" in cut.error.what
+
+
+def test_a_snapshot_behind_one_that_died_begins_with_an_empty_table() -> None:
+    """Not behind streamed changes, nor in an incremental one, nor for control tables: theirs holds other rows, too."""
+    tables = _tables(t=described())
+    reads = [record(envelope("r", sequence=f'[null,"{lsn}"]'), offset) for offset, lsn in enumerate((5, 5, 7, 7))]
+    found = take(reads, {P0: Progress()}, tables)
+    assert [one.change and one.change.begins for one in found.taken] == [False, False, True, False]
+    (behind,) = take([record(envelope("r"))], {P0: Progress(watermark=(None, 5), committed_us=1)}, tables).taken
+    among = take([record(envelope("r", snapshot="incremental"))], {P0: Progress(watermark=(None, 5))}, tables).taken
+    spread = take([record(envelope("r"))], {P0: Progress(watermark=(None, 5))}, tables, {P0.topic}).taken
+    beat = record(envelope("r", schema="deltasync", table="canary"))
+    canary = take([beat], {P0: Progress(watermark=(None, 5))}, tables).taken
+    assert not any(one.change is None or one.change.begins for one in (behind, *among, *spread, *canary))

@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/runtime-$(call sum,requirements-local.txt)
 DEV     := $(VENV)/dev-$(call sum,requirements-local.txt requirements-dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down check format test acceptance types soak test-compose lock
+.PHONY: help setup demo up down check format test acceptance types soak chaos test-compose lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,13 +41,18 @@ format: $(DEV) ## Put the code into the project's format
 test: $(DEV) ## Run the suite on a real embedded stack (up to 10 minutes)
 	@JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(BIN)/pytest -n 2 --dist loadgroup --ignore=tests/acceptance --ignore=tests/compose
 
-acceptance: $(DEV) ## Kill real processes and work off big backlogs (up to 15 minutes)
+acceptance: $(DEV) ## Kill real processes and work off big backlogs (up to 20 minutes)
 	@$(BIN)/pytest tests/acceptance
 
 SEED  ?= 2000
 SEEDS ?= 10000
 soak: $(DEV) ## Run SEEDS=n seeds of the simulator from SEED=first on (100 a second)
 	@$(BIN)/python -m tests.property.soak $(SEED) $(SEEDS)
+
+MINUTES    ?= 10
+CHAOS_SEED ?= 1
+chaos: $(DEV) ## Load and faults of every kind for MINUTES=n; what is left must be equal (CHAOS_SEED=n: in another order)
+	@DELTASYNC_TEST_CHAOS_MINUTES=$(MINUTES) DELTASYNC_TEST_CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest -s tests/acceptance/test_chaos.py
 
 types: $(DEV) ## Write docs/TYPES.md anew, from the matrix that make acceptance proves
 	@DELTASYNC_TEST_WRITE_TYPES=1 $(BIN)/pytest tests/acceptance/test_types.py -k documented

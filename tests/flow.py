@@ -219,6 +219,13 @@ class Flow:
     def monitor(self, path: str) -> httpx.Response:
         return httpx.get(f"{self.env['DELTASYNC_MONITOR_URL']}{path}", timeout=5)
 
+    def reconnect(self) -> None:
+        """Connect to source and replica anew: they were ended, and are there again."""
+        for connection in (self.source, self.replica):
+            connection.close()
+        self.source = psycopg.connect(self.pipeline.source_admin, autocommit=True)
+        self.replica = psycopg.connect(self.pipeline.replica_admin, autocommit=True)
+
     def close(self) -> None:
         for worker in self.workers:
             worker.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterable
-from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -42,12 +41,14 @@ _ID_SPACE = 10**12
 class Writers:
     """Sessions on the source that commit transactions until the block ends; it fails if one of them did.
 
-    Each of `begin` is called with its connection (autocommit), on a thread of its own.
+    Each of `begin` is called with its connection (autocommit), on a thread of its own. With `persists` a source that
+    goes is nothing to fail for: each is called again when it is there again.
     """
 
-    def __init__(self, flow: Flow, begin: Iterable[Begin], pause_s: float = 0.02) -> None:
+    def __init__(self, flow: Flow, begin: Iterable[Begin], pause_s: float = 0.02, *, persists: bool = False) -> None:
         self._dsn = flow.pipeline.source_admin
         self._pause_s = pause_s
+        self._persists = persists
         self._stop = threading.Event()
         self._failed: list[BaseException] = []
         self.transactions = 0
@@ -65,14 +66,23 @@ class Writers:
         assert kind is not None or not self._failed, self._failed
 
     def _write(self, begin: Begin) -> None:
-        try:
-            with psycopg.connect(self._dsn, autocommit=True) as connection:
-                commit_one = begin(connection)
-                while not self._stop.wait(self._pause_s):
-                    commit_one()
-                    self.transactions += 1
-        except Exception as error:  # noqa: BLE001 - the block's end raises it
-            self._failed.append(error)
+        while not self._stop.wait(self._pause_s):
+            try:
+                self._commit(begin)
+            except psycopg.OperationalError as error:
+                if not self._persists:
+                    self._failed.append(error)
+                    return
+            except Exception as error:  # noqa: BLE001 - the block's end raises it
+                self._failed.append(error)
+                return
+
+    def _commit(self, begin: Begin) -> None:
+        with psycopg.connect(self._dsn, autocommit=True, connect_timeout=5) as connection:
+            commit_one = begin(connection)
+            while not self._stop.wait(self._pause_s):
+                commit_one()
+                self.transactions += 1
 
 
 class Load(Writers):
@@ -81,22 +91,24 @@ class Load(Writers):
     Each has keys of its own, so neither waits for the other, and their transactions overlap.
     """
 
-    def __init__(self, flow: Flow, seed: int, pause_s: float = 0.02) -> None:
-        super().__init__(flow, [partial(_begin, number, seed + number) for number in (1, 2)], pause_s)
-
-
-def _begin(number: int, seed: int, connection: psycopg.Connection) -> Callable[[], None]:
-    rng = random.Random(seed)  # noqa: S311 - so that a failure can be repeated
-    return _Writer(connection, number, rng).commit_one
+    def __init__(self, flow: Flow, seed: int, pause_s: float = 0.02, *, persists: bool = False) -> None:
+        begin = [_Writer(number, random.Random(seed + number)).begin for number in (1, 2)]  # noqa: S311 - repeatable
+        super().__init__(flow, begin, pause_s, persists=persists)
 
 
 class _Writer:
-    def __init__(self, connection: psycopg.Connection, number: int, rng: random.Random) -> None:
-        self._connection = connection
+    _connection: psycopg.Connection
+
+    def __init__(self, number: int, rng: random.Random) -> None:
         self._number = number
         self._rng = rng
         self._done = 0
         self._top = self._first = number * _ID_SPACE
+
+    def begin(self, connection: psycopg.Connection) -> Callable[[], None]:
+        """Go on with another connection."""
+        self._connection = connection
+        return self.commit_one
 
     def commit_one(self) -> None:
         kind = self._rng.choices((self._few, self._keys, self._copy, self._large), (74, 20, 5, 1))[0]

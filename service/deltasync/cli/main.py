@@ -30,6 +30,7 @@ _COMMANDS = (
     "lag",
     "wait",
     "compare",
+    "resync",
     "settings",
     "demo",
 )

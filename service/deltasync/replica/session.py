@@ -137,7 +137,7 @@ class Replica:
                 self._take_lead(driver(self._connection))
             ordered = self._settings.replica.constraints == "ordered"
             if not ordered:
-                _take_replica_role(driver(self._connection))
+                take_replica_role(driver(self._connection))
             self._writer = Writer(driver(self._connection), ordered=ordered)
         return _Transaction(self, self._connection)
 
@@ -170,8 +170,8 @@ def _lead(connection: psycopg.Connection, pipeline: str) -> bool:
     return True
 
 
-def _take_replica_role(connection: psycopg.Connection) -> None:
-    """Foreign keys are not checked, and only triggers that were enabled for replicas fire."""
+def take_replica_role(connection: psycopg.Connection) -> None:
+    """From now on foreign keys are not checked, and only triggers that were enabled for replicas fire."""
     try:
         connection.execute("SET session_replication_role = replica")
         connection.commit()

@@ -113,6 +113,9 @@ def test_rows_are_put_right_under_load(flow: Flow) -> None:
         assert resync(flow, "shop.orders", dry_run=True) == {"shop.orders": (1, 0, 0)}
     assert flow.replica.execute(untouched).fetchone() == before
     assert flow.replica.execute(FOUND).fetchone() == (1, 1, 1, 1)
+    flow.source.execute("ALTER TABLE shop.owed ADD more int")
+    columns = "SELECT FROM information_schema.columns WHERE table_name = 'owed' AND column_name = 'more'"
+    until(lambda: flow.replica.execute(columns).rowcount == 1, "a later entry of the schema log is here")
     assert flow.replica.execute("SELECT bool_and(complete) FROM deltasync.source_table").fetchone() == (True,)
     assert "Did you mean shop.orders?" in flow.cli("resync", "shop.order", code=2)
     assert shadows(flow) == 0

@@ -67,6 +67,20 @@ def opened(settings: Settings, table: TableId, timeout_s: float, tell: Callable[
         yield Origin(source, _snapshot(source), tables[0] if tables else None)
 
 
+def complete(settings: Settings, table: TableId, log_id: int, tell: Callable[[str], None]) -> None:
+    """Write down on the source that nothing is owed of a table, up to this entry of its log: later ones repeat it.
+
+    Where the role may not, `tell` hears what to do.
+    """
+    statement = """UPDATE deltasync.schema_log SET complete = true
+                    WHERE (schema_name, table_name) = (%s, %s) AND id <= %s AND NOT complete"""
+    try:
+        with connect(settings.source.admin_conninfo() or "", name="resync") as source:
+            source.execute(statement, [*table, log_id])
+    except psycopg.errors.InsufficientPrivilege:
+        tell(f"{table} is whole; a superuser has to note that in deltasync.schema_log on the source (see the README)")
+
+
 def _snapshot(source: psycopg.Connection) -> Snapshot:
     row = source.execute("SELECT pg_current_snapshot()::text").fetchone()
     return Snapshot.parse(row[0] if row else "")
@@ -82,9 +96,14 @@ def _refuse_without_slot(source: psycopg.Connection, name: str) -> None:
 
 
 def _wait_for_running(source: psycopg.Connection, timeout_s: float, tell: Callable[[str], None]) -> None:
-    """Return when every transaction that runs now is over."""
-    until, xmax, told = time.monotonic() + timeout_s, _snapshot(source).xmax, ""
-    while _snapshot(source).xmin < xmax:
+    """Return when every transaction that runs now is over.
+
+    Their numbers are below one that is drawn now. Not so below a snapshot's xmax: that is behind the last one that is
+    over, and where the newest one still runs, it is that one's own number.
+    """
+    until, told = time.monotonic() + timeout_s, ""
+    drawn = source.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+    while drawn and _snapshot(source).xmin < drawn[0]:
         found = source.execute(_RUNNING).fetchone()
         who = "one that was prepared, or of another role" if not found or found[1] is None else f"process {found[0]}"
         if who != told:

@@ -39,7 +39,7 @@ from deltasync.replica.writer import Writer, misfit
 from deltasync.resync import origin, shadow
 from deltasync.resync.stream import ChangedError, Seen, Stream, begin, behind, ends, within
 from deltasync.settings import Settings
-from deltasync.table import Table, TableId
+from deltasync.table import SourceTable, Table, TableId
 from deltasync.verify.rounds import chosen
 
 # A table that changes (ALTER TABLE) each time is left to a quieter hour.
@@ -152,10 +152,10 @@ class _Run:
 
     def run(self) -> Resynced:
         """Read the table again, and write what differs."""
-        known, target = self._known()
-        wanted = shadow.like(target, known, self._name)
+        known, description, target = self._known()
+        wanted = shadow.like(target, description, self._name)
         claims, logs = self._claims(), self._logs()
-        source_rows, seen = self._copy(known, wanted, ends(logs))
+        source_rows, seen = self._copy(description, wanted, ends(logs))
         self._stream = Stream(self._tables, seen)
         self._writer = Writer(self._connection)
         self._read_from(claims, logs)
@@ -167,10 +167,15 @@ class _Run:
         self._job.tell(f"{self._id}: comparing, and writing what differs")
         while (found := self._merge(known, target, wanted)) is None:
             self._catch_up(wanted)
+        if not (known.complete or self._job.dry_run):
+            origin.complete(self._settings, self._id, known.log_id, self._job.tell)
         return Resynced(str(self._id), source_rows, *found, round(time.monotonic() - self._started, 3))
 
-    def _known(self) -> tuple[Table, Table]:
-        """The table as the source announced it and as the replica has it. Raises RefusedError where they do not fit."""
+    def _known(self) -> tuple[SourceTable, Table, Table]:
+        """What is known of the table, as the source announced it, and as the replica has it.
+
+        Raises RefusedError where they do not fit.
+        """
         with self._replica.begin():
             tables = catalog.load(self._replica, self._settings.pipeline)
             target = describe_table(self._connection, self._id)
@@ -190,7 +195,7 @@ class _Run:
                 f"The replica's table {self._id} does not fit the source's: {why}.",
                 remedy="Make it fit, then run deltasync replica setup.",
             )
-        return known.description, target
+        return known, known.description, target
 
     def _claims(self) -> dict[Partition, Claim]:
         with self._replica.begin():
@@ -199,11 +204,11 @@ class _Run:
     def _logs(self) -> dict[Partition, Log]:
         return {partition: log for partition, log in self._admin.logs().items() if partition.topic == self._topic}
 
-    def _copy(self, known: Table, wanted: Table, held: Mapping[Partition, int]) -> tuple[int, Seen]:
+    def _copy(self, description: Table, wanted: Table, held: Mapping[Partition, int]) -> tuple[int, Seen]:
         """Fill the shadow with the source's rows."""
         tell = self._job.tell
         with origin.opened(self._settings, self._id, self._job.timeout_s, tell) as source:
-            if source.table is None or _shape(source.table) != _shape(known):
+            if source.table is None or _shape(source.table) != _shape(description):
                 raise ChangedError(_changed(self._id))
             tell(f"{self._id}: reading rows")
             with self._replica.begin():
@@ -255,7 +260,7 @@ class _Run:
         named = {"schema": wanted.schema, "name": wanted.name}
         self._writer.write(one._replace(table=replace(one.table, **named)) for one in plans)
 
-    def _merge(self, known: Table, target: Table, wanted: Table) -> Difference | None:
+    def _merge(self, known: SourceTable, target: Table, wanted: Table) -> Difference | None:
         """Write what differs and move the ledger, in one transaction; None where the ledger is far ahead of that."""
         with self._replica.begin() as transaction:
             locked = ledger.lock(self._replica, self._settings.pipeline, self._topic)
@@ -273,11 +278,10 @@ class _Run:
                 transaction.rollback()
         return found
 
-    def _refuse_changed(self, known: Table, target: Table) -> None:
+    def _refuse_changed(self, known: SourceTable, target: Table) -> None:
         """Raises ChangedError where the table is another one than the shadow was made for."""
         now = catalog.load(self._replica, self._settings.pipeline).get(self._id)
-        is_known = now is not None and now.captured and now.held is None and now.description == known
-        if not is_known or describe_table(self._connection, self._id) != target:
+        if now != known or describe_table(self._connection, self._id) != target:
             raise ChangedError(_changed(self._id))
 
     def _advance(self, at: Mapping[Partition, Claim]) -> None:

@@ -1,8 +1,9 @@
-"""`deltasync resync` beside a commit that Kafka knows of and snapshots of the source do not show yet."""
+"""`deltasync resync` killed, behind records that are gone, and beside a commit that snapshots do not show yet."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from tests.acceptance.topics import Topics
 from tests.flow import Flow, until
+from tests.integration.test_resync import resync, shadows, started
 
 
 @contextmanager
@@ -59,3 +62,83 @@ def test_a_commit_that_waits_for_its_standby(flow: Flow) -> None:
     writes.join()
     assert command.wait(30) == 0, told.read_text()
     assert rows == flow.rows(flow.replica, "shop.item") == flow.rows(flow.source, "shop.item")
+
+
+def test_what_was_lost_comes_back(flow: Flow) -> None:
+    """Behind a kill, for records that expired, for a topic that was made anew, for a table that is owed its rows."""
+    flow.set_up("""
+        CREATE SCHEMA shop;
+        CREATE TABLE shop.customer (id int PRIMARY KEY, name text);
+        CREATE TABLE shop.owed (id int, what text);
+        INSERT INTO shop.customer VALUES (1, 'one'), (2, 'two'), (3, 'three');
+        INSERT INTO shop.owed VALUES (1, 'before');
+    """)
+    worker = flow.start_worker()
+    flow.wait_equal("shop.customer")
+    assert worker.stop() == 0
+    _is_killed(flow)
+    _closes_a_gap(flow)
+    _follows_a_new_topic(flow)
+    _pays_what_is_owed(flow)
+
+
+def _is_killed(flow: Flow) -> None:
+    """While it waits for the ledger; the live table is as it was, and the next one works."""
+    flow.replica.execute("DELETE FROM shop.customer")
+    for how, code, left in ((signal.SIGKILL, -9, 1), (signal.SIGTERM, 130, 0)):
+        with psycopg.connect(flow.pipeline.replica_admin) as worker:
+            worker.execute("SELECT FROM deltasync.ledger FOR UPDATE")
+            command = started(flow, "shop.customer")
+            command.send_signal(how)
+            assert command.wait(20) == code
+            assert flow.count("shop.customer") == 0
+            assert shadows(flow) == left
+    assert resync(flow, "shop.customer") == {"shop.customer": (3, 0, 0)}
+    assert (flow.equal("shop.customer"), shadows(flow)) == (True, 0)
+
+
+def _closes_a_gap(flow: Flow) -> None:
+    """Records that retention took before they were applied: the partition that stopped there goes on by itself."""
+    topics = Topics(flow)
+    end = topics.ends("shop.customer")[0]
+    for number in (4, 5):
+        flow.source.execute("INSERT INTO shop.customer VALUES (%s, 'more')", [number])
+    flow.source.execute("DELETE FROM shop.customer WHERE id = 1")
+    until(lambda: topics.ends("shop.customer")[0] >= end + 3, "captured")
+    topics.cut("shop.customer", end + 1)
+    worker = flow.start_worker()
+    until(lambda: worker.events("partition stopped"), "the partition stops")
+    assert resync(flow, "shop.customer", reason="retention") == {"shop.customer": (2, 1, 0)}
+    flow.source.execute("INSERT INTO shop.customer VALUES (6, 'six')")
+    flow.wait_equal("shop.customer")
+    assert flow.replica.execute(
+        "SELECT old_next_offset, reason FROM deltasync.ledger_audit ORDER BY id DESC LIMIT 1"
+    ).fetchone() == (end, "retention")
+
+
+def _follows_a_new_topic(flow: Flow) -> None:
+    """The ledger knows another one of that name: the partition goes on in the new one by itself."""
+    topics = Topics(flow)
+    assert flow.workers[-1].stop() == 0
+    topics.delete("shop.customer")
+    topics.make("shop.customer")
+    flow.source.execute("UPDATE shop.customer SET name = 'new' WHERE id = 2")
+    worker = flow.start_worker()
+    until(lambda: worker.events("partition stopped"), "the partition stops")
+    flow.replica.execute("DELETE FROM shop.customer WHERE id = 3")
+    assert resync(flow, "shop.customer") == {"shop.customer": (1, 0, 1)}
+    flow.source.execute("INSERT INTO shop.customer VALUES (7, 'seven')")
+    flow.wait_equal("shop.customer")
+
+
+def _pays_what_is_owed(flow: Flow) -> None:
+    """Rows from before the table was captured; that they are here is remembered, whatever the table becomes."""
+    flow.source.execute("ALTER TABLE shop.owed ADD PRIMARY KEY (id)")
+    flow.source.execute("INSERT INTO shop.owed VALUES (2, 'after')")
+    until(lambda: flow.count("shop.owed") == 1, "the table that is owed its rows")
+    assert resync(flow, "shop.owed") == {"shop.owed": (1, 0, 0)}
+    flow.source.execute("ALTER TABLE shop.owed ADD more int")
+    flow.wait_equal("shop.owed")
+    columns = "SELECT FROM information_schema.columns WHERE table_name = 'owed' AND column_name = 'more'"
+    until(lambda: flow.replica.execute(columns).rowcount == 1, "a later entry of the schema log is here")
+    assert flow.replica.execute("SELECT bool_and(complete) FROM deltasync.source_table").fetchone() == (True,)

@@ -231,8 +231,8 @@ def _with(found: Sequence[Queue], letter: int) -> Queue:
 def _locked(replica: sa.Connection, settings: Settings, letters: Sequence[int]) -> tuple[list[Queue], Tables]:
     """The queues with these letters once no worker can add to them any more, and what is known of the tables."""
     found = _load(replica, settings)
-    for partition in sorted({_with(found, letter).partition for letter in letters}):
-        ledger.lock(replica, settings.pipeline, partition)
+    for topic in sorted({_with(found, letter).partition.topic for letter in letters}):
+        ledger.lock(replica, settings.pipeline, topic)
     found = _load(replica, settings)
     return [_with(found, letter) for letter in letters], _tables(replica, settings)
 

@@ -31,6 +31,7 @@ _COMMANDS = (
     "lag",
     "wait",
     "compare",
+    "resync",
     "settings",
     "demo",
 )

@@ -5,6 +5,8 @@ Rows stay raw bytes here: compaction throws most of them away before they would 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from deltasync.change import Change, Op, Position, Record
@@ -51,11 +53,24 @@ class _Envelope(msgspec.Struct, gc=False):
     ts_ms: int | None = None
 
 
+class _Numbered(msgspec.Struct, gc=False):
+    txId: int | None = None  # noqa: N815 - Debezium's name
+
+
+class _Origin(msgspec.Struct, gc=False):
+    """Of the envelope what tells where a change comes from."""
+
+    op: str | None = None
+    source: _Numbered | None = None
+    payload: _Origin | None = None
+
+
 class _KeyWithSchema(msgspec.Struct, gc=False):
     payload: msgspec.Raw
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
+_origin = msgspec.json.Decoder(_Origin)
 _key_with_schema = msgspec.json.Decoder(_KeyWithSchema)
 _sequence = msgspec.json.Decoder(tuple[str | None, str | None])
 _ops = {op.value: op for op in Op}
@@ -82,6 +97,28 @@ def decode(record: Record) -> Change | None:
     if envelope.op in _PASSED_OVER:
         return None
     return _change(record, envelope)
+
+
+class Origin(NamedTuple):
+    """What a change came from: its op, and the lower 32 bits of its transaction's number."""
+
+    op: str
+    transaction: int | None
+
+
+def decode_origin(record: Record) -> Origin | None:
+    """Where the change of a record comes from; None where it has none, or cannot be read.
+
+    Apart from `decode`, which every record of a worker passes: few ask for it.
+    """
+    try:
+        envelope = _origin.decode(record.value or b"")
+    except _UNREADABLE:
+        return None
+    envelope = envelope.payload or envelope
+    if envelope.op is None or envelope.source is None:
+        return None
+    return Origin(envelope.op, envelope.source.txId)
 
 
 def _change(record: Record, envelope: _Envelope) -> Change:

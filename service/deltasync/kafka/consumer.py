@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 # Records taken from the client's queue at a time: bounds by how much a batch exceeds its bytes.
 _CHUNK = 1000
 # Memory for fetched but not yet polled records. A single larger record is fetched all the same.
-_QUEUE_KIB = 8 * 1024
+QUEUE_KIB = 8 * 1024
 _ADMIN_TIMEOUT_S = 10.0
 # What waits for these cannot be stopped meanwhile, and SIGTERM has 10 s.
 _TELL_EVERY_S = 10.0
@@ -67,7 +67,7 @@ class Consumer:
                 "topic.metadata.refresh.interval.ms": 5000,  # a new table is found after this
                 "fetch.queue.backoff.ms": 10,  # the default of a second is the latency of a full queue
                 "fetch.wait.max.ms": 100,
-                "queued.max.messages.kbytes": _QUEUE_KIB,
+                "queued.max.messages.kbytes": QUEUE_KIB,
                 "error_cb": _log_error,
             }
         )
@@ -104,7 +104,7 @@ class Consumer:
             partition = Partition(message.topic() or "", message.partition() or 0)
             error = message.error()
             if error is None:
-                found.append(_record(partition, message, raw_text=self._raw_text))
+                found.append(to_record(partition, message, raw_text=self._raw_text))
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 - its public name
                 self._owner.on_missing(partition)
             elif error.fatal():
@@ -233,7 +233,8 @@ def _unreachable(error: KafkaException) -> UnreachableError:
     )
 
 
-def _record(partition: Partition, message: Message, *, raw_text: bool) -> Record:
+def to_record(partition: Partition, message: Message, *, raw_text: bool) -> Record:
+    """A record as the client delivered it."""
     value = _bytes(message.value())
     # Headers cost microseconds: they are looked at only where the value may be a delete's, or the converter's.
     moves = value is not None and _DELETE in value and _has_header(message, _NEW_KEY)

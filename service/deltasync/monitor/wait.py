@@ -49,9 +49,17 @@ class Waited(msgspec.Struct, frozen=True):
     behind: tuple[Behind, ...] = ()
 
 
-class _Clock(NamedTuple):
+class Clock(NamedTuple):
+    """When a wait began, and when it is to end, by the monotonic clock."""
+
     started: float
     until: float
+
+    @classmethod
+    def running(cls, timeout_s: float) -> Clock:
+        """A wait that begins now."""
+        now = time.monotonic()
+        return cls(now, now + timeout_s)
 
     @property
     def is_over(self) -> bool:
@@ -73,13 +81,12 @@ def wait_until_applied(
     server does not answer.
     """
     settings.need("replica.dsn", "kafka.bootstrap")
-    now = time.monotonic()
-    clock = _Clock(now, now + timeout_s)
+    clock = Clock.running(timeout_s)
     as_far_as = "kafka"
     if settings.source.dsn is not None:
         as_far_as = "source"
         tell("waiting until Kafka holds what the source has committed")
-        why = _wait_for_slot(settings, clock)
+        why = wait_for_slot(settings, clock)
         if why:
             return Waited(False, as_far_as, clock.seconds, why)  # noqa: FBT003 - the field says what
     tell("waiting until the replica holds what Kafka does")
@@ -97,7 +104,7 @@ def _set_aside(settings: Settings) -> str:
     return f"all else is visible, but {told} are set aside (deltasync dead-letters list)" if told else ""
 
 
-def _wait_for_slot(settings: Settings, clock: _Clock) -> str:
+def wait_for_slot(settings: Settings, clock: Clock) -> str:
     """Wait until the slot is confirmed behind all that is committed now; returns why it is not, "" where it is."""
     try:
         with closing(connect(settings.source.conninfo() or "", name="wait", autocommit=True)) as source:
@@ -141,7 +148,7 @@ def _connector(settings: Settings) -> str:
         return f"; {error.what.removesuffix('.')}"
 
 
-def _wait_for_ledger(settings: Settings, clock: _Clock) -> tuple[Behind, ...]:
+def _wait_for_ledger(settings: Settings, clock: Clock) -> tuple[Behind, ...]:
     """Wait until the ledger reaches what Kafka holds now; returns the partitions where it does not."""
     wanted = Admin(settings).logs()
     with closing(open_replica(settings, name="wait")) as replica:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from deltasync.change import Partition
 from deltasync.errors import RefusedError
 from deltasync.progress import Claim, forgets, vouched
+from deltasync.replica.ledger import move
 from deltasync.replica.tables import ledger, ledger_audit
 
 
@@ -41,28 +42,44 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
         changed = placed | floor  # see `progress.anew`
     statement = insert(ledger).values({**key, **placed})
     connection.execute(statement.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=changed))
-    _audit(connection, pipeline, partition, before, next_offset, reason.strip())
+    _note(connection, pipeline, partition, (before, next_offset), reason)
     return before
 
 
+def advance(connection: sa.Connection, pipeline: str, partition: Partition, to: Claim, reason: str) -> None:
+    """Write exactly this progress where the ledger is elsewhere, and have the partition's owner open it anew.
+
+    A topic that the ledger does not know yet by this id is added. Belongs behind the lock of the partition's row.
+    """
+    key = {"pipeline": pipeline, "topic": partition.topic, "topic_id": to.topic_id, "partition": partition.number}
+    next_offset = to.progress.next_offset
+    connection.execute(insert(ledger).values({**key, "next_offset": 0}).on_conflict_do_nothing())
+    query = sa.select(ledger.c.next_offset).where(*(ledger.c[name] == value for name, value in key.items()))
+    before = connection.execute(query).scalar_one()
+    if before != next_offset:
+        move(connection, pipeline, {partition: to}, {partition: to.progress})
+    _note(connection, pipeline, partition, (before, next_offset), reason)
+
+
 def tell(connection: sa.Connection, pipeline: str, partition: Partition, reason: str) -> None:
-    """Have the partition's worker open it anew where it is: what is set aside of it was changed by hand."""
+    """Have the partition's owner open it anew where it is: what is set aside of it was changed by hand."""
     is_it = (ledger.c.pipeline == pipeline) & (ledger.c.topic == partition.topic)
     newest = sa.select(ledger.c.next_offset).where(is_it & (ledger.c.partition == partition.number))
-    at = connection.execute(newest.order_by(ledger.c.updated_at.desc()).limit(1)).scalar_one_or_none()
-    _audit(connection, pipeline, partition, at, at or 0, reason)
+    at = connection.execute(newest.order_by(ledger.c.updated_at.desc()).limit(1)).scalar_one()
+    _note(connection, pipeline, partition, (at, at), reason)
 
 
-def _audit(  # noqa: PLR0913, PLR0917 - what there is to tell
-    connection: sa.Connection, pipeline: str, partition: Partition, old: int | None, new: int, reason: str
+def _note(
+    connection: sa.Connection, pipeline: str, partition: Partition, offsets: tuple[int | None, int], reason: str
 ) -> None:
+    """Write a move down; workers listen to that."""
     audit = {
         "pipeline": pipeline,
         "topic": partition.topic,
         "partition": partition.number,
-        "old_next_offset": old,
-        "new_next_offset": new,
-        "reason": reason,
+        "old_next_offset": offsets[0],
+        "new_next_offset": offsets[1],
+        "reason": reason.strip(),
     }
     connection.execute(sa.insert(ledger_audit).values(audit))
 

@@ -37,6 +37,13 @@ def store(connection: sa.Connection, pipeline: str, tables: Mapping[TableId, Sou
     connection.execute(statement, [_to_row(pipeline, id_, table) for id_, table in tables.items()])
 
 
+def complete(connection: sa.Connection, pipeline: str, table: TableId) -> None:
+    """Write down that no rows of a table are owed any more."""
+    c = source_table.c
+    is_it = (c.pipeline == pipeline, c.schema_name == table.schema, c.table_name == table.name)
+    connection.execute(sa.update(source_table).where(*is_it).values(complete=True))
+
+
 def _from_row(row: sa.Row[tuple[object, ...]]) -> SourceTable:
     values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
     description = values["description"]

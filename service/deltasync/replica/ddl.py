@@ -18,7 +18,7 @@ def create_schema(name: str) -> sql.Composed:
     return sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name))
 
 
-def create_table(table: Table, *, with_defaults: bool = True) -> sql.Composed:
+def create_table(table: Table, *, with_defaults: bool = True, unlogged: bool = False) -> sql.Composed:
     """Columns, types, NOT NULL, identity, generated columns, defaults and the primary key.
 
     A skipped column may be NULL: no value of it comes.
@@ -30,7 +30,9 @@ def create_table(table: Table, *, with_defaults: bool = True) -> sql.Composed:
     if table.primary_key:
         key = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
         parts.append(sql.SQL("PRIMARY KEY ({})").format(key))
-    return sql.SQL("CREATE TABLE {} ({})").format(sql.Identifier(table.schema, table.name), sql.SQL(", ").join(parts))
+    return sql.SQL("CREATE {} TABLE {} ({})").format(
+        sql.SQL("UNLOGGED" if unlogged else ""), sql.Identifier(table.schema, table.name), sql.SQL(", ").join(parts)
+    )
 
 
 def add_columns(table: Table, columns: Iterable[Column]) -> sql.Composed:

@@ -77,15 +77,15 @@ def _count(connection: sa.Connection, pipeline: str, partition: Partition, topic
 def void(connection: sa.Connection, pipeline: str, voids: Iterable[Void]) -> None:
     """Make letters void whose table was emptied since."""
     for one in voids:
-        condition = sa.and_(
-            _columns.pipeline == pipeline,
-            _columns.topic == one.partition.topic,
-            _columns.partition == one.partition.number,
-            _columns.schema_name == one.table.schema,
-            _columns.table_name == one.table.name,
-            _columns.offset < one.offset,
-        )
-        end(connection, condition, Outcome.VOID, f"its table was emptied by the record at offset {one.offset}")
+        here = (_columns.topic == one.partition.topic) & (_columns.partition == one.partition.number)
+        before = of_table(pipeline, one.table) & here & (_columns.offset < one.offset)
+        end(connection, before, Outcome.VOID, f"its table was emptied by the record at offset {one.offset}")
+
+
+def of_table(pipeline: str, table: TableId) -> sa.ColumnElement[bool]:
+    """The letters of a table."""
+    is_it = (_columns.schema_name == table.schema) & (_columns.table_name == table.name)
+    return (_columns.pipeline == pipeline) & is_it
 
 
 def end(connection: sa.Connection, condition: sa.ColumnElement[bool], outcome: Outcome, reason: str | None) -> int:

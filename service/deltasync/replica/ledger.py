@@ -68,11 +68,13 @@ def fence(connection: sa.Connection, pipeline: str, claims: Mapping[Partition, C
             raise fenced(partition, found.get(partition), claim)
 
 
-def lock(connection: sa.Connection, pipeline: str, partition: Partition) -> None:
-    """Let no worker move a partition until the transaction ends."""
-    is_it = (ledger.c.pipeline == pipeline) & (ledger.c.topic == partition.topic)
-    query = sa.select(ledger.c.topic_id).where(is_it & (ledger.c.partition == partition.number))
-    connection.execute(query.order_by(ledger.c.topic_id).with_for_update())
+def lock(connection: sa.Connection, pipeline: str, topic: str) -> dict[Partition, list[Claim]]:
+    """Lock all rows of a topic until the transaction ends, in the order of `fence`, whatever its id was; and read them.
+
+    What was read before may have moved since; what is returned has not.
+    """
+    query = sa.select(ledger).where(ledger.c.pipeline == pipeline, ledger.c.topic == topic)
+    return _claims(connection, query.order_by(ledger.c.topic_id, ledger.c.partition).with_for_update())
 
 
 def move(
@@ -118,6 +120,10 @@ def _read(connection: sa.Connection, pipeline: str, partitions: list[Partition] 
     query = sa.select(ledger).where(ledger.c.pipeline == pipeline).order_by(ledger.c.updated_at)
     if partitions is not None:
         query = query.where(sa.tuple_(ledger.c.topic, ledger.c.partition).in_([tuple(p) for p in partitions]))
+    return _claims(connection, query)
+
+
+def _claims(connection: sa.Connection, query: sa.Select[Any]) -> dict[Partition, list[Claim]]:
     found: dict[Partition, list[Claim]] = {}
     for row in connection.execute(query):
         claim = Claim(row.topic_id, _progress(row))

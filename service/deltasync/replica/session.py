@@ -180,7 +180,7 @@ def _lead(connection: psycopg.Connection, pipeline: str) -> bool:
 
 
 def take_replica_role(connection: psycopg.Connection) -> None:
-    """Foreign keys are not checked, and only triggers that were enabled for replicas fire."""
+    """From now on foreign keys are not checked, and only triggers that were enabled for replicas fire."""
     try:
         connection.execute("SET session_replication_role = replica")
         connection.commit()

@@ -33,7 +33,7 @@ def unnested(target: Table, columns: Sequence[str]) -> sql.Composed:
     """
     casts = [sql.SQL("{} AS {}").format(_parsed(target, name, name), sql.Identifier(name)) for name in columns]
     return sql.SQL("(SELECT {} FROM unnest({}) AS u({})) AS s").format(
-        sql.SQL(", ").join(casts), _arrays(columns), _names(columns)
+        sql.SQL(", ").join(casts), _arrays(columns), listed(columns)
     )
 
 
@@ -54,8 +54,8 @@ def fetch(target: Table, key: Sequence[str], columns: Sequence[str]) -> sql.Comp
         sql.SQL(", ").join(_as_text(target, name) for name in columns),
         sql.SQL(", ").join(keys),
         _arrays(key),
-        _names(names),
-        _table(target),
+        listed(names),
+        quoted(target),
         sql.SQL(" AND ").join(same),
     )
 
@@ -83,30 +83,30 @@ def truncate(target: Table, *, referenced: bool) -> sql.Composed:
 
     PostgreSQL truncates no table that foreign keys reference, even where they are not checked.
     """
-    return sql.SQL("DELETE FROM {}" if referenced else "TRUNCATE {}").format(_table(target))
+    return sql.SQL("DELETE FROM {}" if referenced else "TRUNCATE {}").format(quoted(target))
 
 
 def delete(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
     """Delete the rows whose keys (`columns`) the source holds; one that is not there is no error."""
-    return sql.SQL("DELETE FROM {} AS t USING {} WHERE {}").format(_table(target), source, _same_key(target, columns))
+    return sql.SQL("DELETE FROM {} AS t USING {} WHERE {}").format(quoted(target), source, same_key(target, columns))
 
 
 def lock(target: Table) -> sql.Composed:
     """Let nobody write rows that reference those of a table, nor its own, until the transaction ends."""
-    return sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(_table(target))
+    return sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(quoted(target))
 
 
 def delete_others(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
     """Delete all rows but those whose keys (`columns`) the source holds."""
     return sql.SQL("DELETE FROM {} AS t WHERE {}").format(
-        _table(target), _is_among(target, columns, source, others=True)
+        quoted(target), _is_among(target, columns, source, others=True)
     )
 
 
 def chosen(target: Table, columns: Sequence[str], source: sql.Composable, *, others: bool) -> sql.Composed:
     """The rows whose keys (`columns`) the source holds, or all `others`, as a FROM item."""
     return sql.SQL("(SELECT * FROM {} AS t WHERE {})").format(
-        _table(target), _is_among(target, columns, source, others=others)
+        quoted(target), _is_among(target, columns, source, others=others)
     )
 
 
@@ -124,7 +124,7 @@ def upsert(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
     `*<>` compares the stored images, so that 1.0 and 1.00, or two texts of one json, count as different.
     The casts keep PostgreSQL from comparing column by column, for which types have no such operator.
     """
-    written = [name for name in columns if name not in target.primary_key or _varies(target, name)]
+    written = [name for name in columns if name not in target.primary_key or varies(target, name)]
     action: sql.Composable = sql.SQL("NOTHING")
     if written:
         action = sql.SQL("UPDATE SET {} WHERE ROW({})::record *<> ROW({})::record").format(
@@ -133,7 +133,7 @@ def upsert(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
             sql.SQL(", ").join(sql.Identifier("excluded", name) for name in written),
         )
     return sql.SQL("INSERT INTO {} AS t ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ON CONFLICT ({}) DO {}").format(
-        _table(target), _names(columns), _qualified("s", columns), source, _names(target.primary_key), action
+        quoted(target), listed(columns), qualified("s", columns), source, listed(target.primary_key), action
     )
 
 
@@ -148,11 +148,11 @@ def replace(target: Table, columns: Sequence[str], source: sql.Composable) -> sq
         " INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM s, (SELECT count(*) FROM gone) AS all_gone"
     ).format(
         source,
-        _table(target),
-        _same_key(target, target.primary_key),
-        _table(target),
-        _names(columns),
-        _qualified("s", columns),
+        quoted(target),
+        same_key(target, target.primary_key),
+        quoted(target),
+        listed(columns),
+        qualified("s", columns),
     )
 
 
@@ -163,17 +163,17 @@ def update(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
     """
     written = [name for name in columns if name not in target.primary_key] or list(target.primary_key)
     return sql.SQL("UPDATE {} AS t SET {} FROM {} WHERE {}").format(
-        _table(target),
+        quoted(target),
         sql.SQL(", ").join(sql.SQL("{0} = s.{0}").format(sql.Identifier(name)) for name in written),
         source,
-        _same_key(target, target.primary_key),
+        same_key(target, target.primary_key),
     )
 
 
 def insert(target: Table, columns: Sequence[str], source: sql.Composable) -> sql.Composed:
     """Insert the source's rows, equal ones as often as they are there."""
     return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
-        _table(target), _names(columns), _qualified("s", columns), source
+        quoted(target), listed(columns), qualified("s", columns), source
     )
 
 
@@ -191,21 +191,21 @@ def remove(target: Table, columns: Sequence[str], source: sql.Composable) -> sql
         " WHERE f.texts IN (SELECT wanted.texts FROM wanted))"
         " DELETE FROM {table} AS t USING wanted JOIN found ON found.texts = wanted.texts AND found.copy = wanted.copy"
         " WHERE t.tableoid = found.part AND t.ctid = found.place"
-    ).format(wanted=_qualified("s", columns), source=source, found=_qualified("t", columns), table=_table(target))
+    ).format(wanted=qualified("s", columns), source=source, found=qualified("t", columns), table=quoted(target))
 
 
 def _is_among(target: Table, columns: Sequence[str], source: sql.Composable, *, others: bool) -> sql.Composed:
     if target.is_keyless:
-        texts = [sql.SQL("ROW({})::text").format(_qualified(name, columns)) for name in "ts"]
+        texts = [sql.SQL("ROW({})::text").format(qualified(name, columns)) for name in "ts"]
         among = sql.SQL("{} IN (SELECT {} FROM {})").format(*texts, source)
     else:
-        among = sql.SQL("EXISTS (SELECT FROM {} WHERE {})").format(source, _same_key(target, columns))
+        among = sql.SQL("EXISTS (SELECT FROM {} WHERE {})").format(source, same_key(target, columns))
     return sql.SQL("NOT ({})" if others else "{}").format(among)
 
 
 def has_one_text(target: Table) -> bool:
     """True where equal keys of a table have the same text."""
-    return not any(_varies(target, name) for name in target.primary_key)
+    return not any(varies(target, name) for name in target.primary_key)
 
 
 def _arrays(columns: Sequence[str]) -> sql.Composed:
@@ -230,12 +230,14 @@ def _as_text(target: Table, name: str) -> sql.Composed:
     return sql.SQL(text).format(sql.Identifier(name))
 
 
-def _varies(target: Table, name: str) -> bool:
+def varies(target: Table, name: str) -> bool:
+    """True where equal values of a column may differ in text."""
     column = target.column(name)
     return column is not None and type_key(column) not in _ONE_TEXT
 
 
-def _same_key(target: Table, key: Sequence[str]) -> sql.Composed:
+def same_key(target: Table, key: Sequence[str]) -> sql.Composed:
+    """`t` and `s` have the same key."""
     return sql.SQL(" AND ").join(_same(target, name, name) for name in key)
 
 
@@ -248,7 +250,8 @@ def _same(target: Table, name: str, given: str) -> sql.Composed:
     return sql.SQL("t.{} {} s.{}").format(sql.Identifier(name), equals, sql.Identifier(given))
 
 
-def _table(target: Table) -> sql.Identifier:
+def quoted(target: Table) -> sql.Identifier:
+    """The table's name."""
     return sql.Identifier(target.schema, target.name)
 
 
@@ -259,9 +262,11 @@ def _type(target: Table, name: str) -> sql.Composable:
     return type_sql(column)
 
 
-def _names(columns: Sequence[str]) -> sql.Composed:
+def listed(columns: Sequence[str]) -> sql.Composed:
+    """The columns' names."""
     return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
-def _qualified(alias: str, columns: Sequence[str]) -> sql.Composed:
+def qualified(alias: str, columns: Sequence[str]) -> sql.Composed:
+    """The columns of one side."""
     return sql.SQL(", ").join(sql.Identifier(alias, name) for name in columns)

@@ -29,7 +29,7 @@ def compare_settled(
     `timeout_s`, or a server does not answer.
     """
     settings.need("source.dsn", "replica.dsn", "kafka.bootstrap")
-    left = _chosen(settings, names)
+    left = chosen(settings, names)
     found: dict[str, TableComparison] = {}
     for number in range(1, _ROUNDS + 1):
         tell(f"comparing {len(left)} tables" if number == 1 else f"comparing {len(left)} that differ once more")
@@ -51,7 +51,8 @@ def compare_settled(
     return [found[name] for name in sorted(found)]
 
 
-def _chosen(settings: Settings, names: Collection[str]) -> set[TableId]:
+def chosen(settings: Settings, names: Collection[str]) -> set[TableId]:
+    """These captured tables, or all. Raises SettingsError for a name that is not captured."""
     with connect(settings.source.conninfo() or "", name="compare") as source:
         published = captured(source, settings.publication)
     known = {str(id_): id_ for id_ in published if id_.schema in settings.source.schemas}

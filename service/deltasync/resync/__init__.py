@@ -1,0 +1,1 @@
+"""A table of the replica made equal to the source's again, while both are in use."""

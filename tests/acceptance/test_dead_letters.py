@@ -105,3 +105,13 @@ def test_given_up_void_read_anew_and_too_many(flow: Flow) -> None:
     flow.wait_equal("shop.item")
     assert _letters(flow, code=0) == []
     assert {outcome for outcome, *_ in flow.replica.execute(audit)} == {"discarded", "read anew", "void"}
+
+    flow.source.execute("UPDATE shop.item SET n = 700 WHERE id = 1")
+    _applied(flow)
+    flow.source.execute("UPDATE shop.item SET big = 'behind' WHERE id = 1")
+    _applied(flow)
+    flow.replica.execute(ACCEPT)
+    flow.cli("resync", "shop.item")
+    assert _letters(flow, code=0) == []
+    flow.source.execute("UPDATE shop.item SET n = 8 WHERE id = 1")
+    flow.wait_equal("shop.item")

@@ -233,10 +233,10 @@ class Assignment:
             owned = self._ownership.get(partition)
             if owned is None:
                 continue
-            if isinstance(found, GapError):
-                self.stop(partition, found)
-            else:
+            if isinstance(found, Progress):
                 owned.opened(found)
+            else:
+                self.stop(partition, found)
 
     def _check(self, logs: Mapping[Partition, Log]) -> None:
         """Stop the partitions whose log does not reach to where the ledger is."""

@@ -13,10 +13,12 @@ from functools import partial
 
 import structlog
 
-from deltasync import intake
+from deltasync import canary, intake
 from deltasync.assignment import Assignment
+from deltasync.canary import Beat
 from deltasync.change import Op, Partition, Record
 from deltasync.compact import compact
+from deltasync.debezium import schema_log
 from deltasync.errors import DeltasyncError, RecordError, UnreachableError
 from deltasync.failure import Verdict, describe, lacks_change, lacks_parent, lacks_room, verdict
 from deltasync.intake import Intake, Taken
@@ -50,6 +52,7 @@ class Pipeline:
         self._metrics = metrics
         self._lifecycle = lifecycle
         self._replica = replica
+        self._canary = f"{settings.topic_prefix}.{schema_log.CANARY}"
         self._assignment = Assignment(settings.group, consumer, replica, metrics, lifecycle.clock)
         self._tables = self._known_as({})
         self._polled: Sequence[Record] = ()
@@ -175,14 +178,17 @@ class Pipeline:
         return len(mine) < len(self._polled) and self._assignment.has_behind(partition, mine[-1])
 
     def _apply(self, taken: Sequence[Taken]) -> None:
-        changes = [one.change for one in taken if one.change is not None]
-        plans = plan(compact(changes, self._tables.decoders), self._tables.decoders)
         to = {one.partition: one.progress for one in taken}
+        changes = [one.change for one in taken if one.change is not None]
+        beats: list[Beat] = []
+        if any(partition.topic == self._canary for partition in to):
+            changes, beats = canary.parted(changes, self._settings.pipeline)
+        plans = plan(compact(changes, self._tables.decoders), self._tables.decoders)
         claims = {partition: self._assignment.claim(partition) for partition in to}
         started = self._lifecycle.clock()
         events = [one.event for one in taken if one.event is not None]
         self._lifecycle.turns(within_s=APPLY_S_MAX)
-        rows = self._replica.apply(Batch(claims, to, plans, events))
+        rows = self._replica.apply(Batch(claims, to, plans, events, beats=beats))
         commits = {change.position.committed_us for change in changes if change.op is not Op.READ}
         self._applied(len(taken), len(changes), commits, to, rows, self._lifecycle.clock() - started)
 

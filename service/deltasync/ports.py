@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from deltasync.canary import Beat
 from deltasync.change import Log, Partition, Record
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.errors import GapError
+from deltasync.errors import GapError, SourceError
 from deltasync.plan import TablePlan
 from deltasync.progress import Claim, Progress
 from deltasync.table import SourceTable, TableId
@@ -83,7 +84,8 @@ class Steps(Protocol):
 class Batch(NamedTuple):
     """What one transaction covers: partitions as they were, where they are after it, and what is done.
 
-    `rest` is done after `plans`, step by step: it is asked for while the transaction is under way.
+    `rest` is done after `plans`, step by step: it is asked for while the transaction is under way. `beats` are all of
+    the pipeline's canary that came, in order, of which `plans` has the last one.
     """
 
     claims: Mapping[Partition, Claim]
@@ -91,16 +93,18 @@ class Batch(NamedTuple):
     plans: Sequence[TablePlan] = ()
     events: Sequence[SchemaEvent] = ()
     rest: Steps | None = None
+    beats: Sequence[Beat] = ()
 
 
 class Replica(Protocol):
     """One worker's session on the replica, which connects when it is first needed, and again after a failure."""
 
-    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
+    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
         """How far each partition of a topic (by its id) has been applied; one that is new starts at 0. Idempotent.
 
         A GapError stands for one whose topic the ledger knows under another id only: it was deleted and made
-        again, and what was in the old one may not be in the new one.
+        again, and what was in the old one may not be in the new one; a SourceError for all of a pipeline whose source
+        is another one (see `apply`), until somebody accepts that.
         """
 
     def tables(self) -> dict[TableId, SourceTable]:
@@ -113,8 +117,9 @@ class Replica(Protocol):
         """Apply a batch and move the ledger in one transaction; returns how many rows were written.
 
         Raises FencedError where the ledger is not where `claims` say; then nothing was written, as
-        after any other error. An error from COMMIT itself leaves open whether it took place: the
-        fence of the next try answers that.
+        after any other error. So it does where `beats` tell of another source, which is written down, and from then
+        on for all of the pipeline. Where beats are missing, all captured tables are incomplete from here on. An error
+        from COMMIT itself leaves open whether it took place: the fence of the next try answers that.
         """
 
     def cancel(self) -> None:

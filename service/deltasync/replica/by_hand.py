@@ -41,7 +41,16 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
         changed = placed | floor  # see `progress.anew`
     statement = insert(ledger).values({**key, **placed})
     connection.execute(statement.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=changed))
-    audit = {
+    audit(connection, pipeline, partition, (before, next_offset), reason)
+    return before
+
+
+def audit(
+    connection: sa.Connection, pipeline: str, partition: Partition, moved: tuple[int | None, int], reason: str
+) -> None:
+    """Write down from where to where a partition was moved; the worker that owns it reads it anew."""
+    before, next_offset = moved
+    entry = {
         "pipeline": pipeline,
         "topic": partition.topic,
         "partition": partition.number,
@@ -49,8 +58,7 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
         "new_next_offset": next_offset,
         "reason": reason.strip(),
     }
-    connection.execute(sa.insert(ledger_audit).values(audit))
-    return before
+    connection.execute(sa.insert(ledger_audit).values(entry))
 
 
 def moved_since(connection: sa.Connection, pipeline: str, audited: int) -> tuple[int, set[Partition]]:

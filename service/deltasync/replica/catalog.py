@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
@@ -32,7 +33,9 @@ def store(connection: sa.Connection, pipeline: str, tables: Mapping[TableId, Sou
     if not tables:
         return
     statement = insert(source_table)
-    changed = {c.name: statement.excluded[c.name] for c in source_table.columns if not c.primary_key}
+    changed: dict[str, sa.ColumnElement[Any]] = {name: statement.excluded[name] for name in SourceTable._fields}
+    # Whoever noticed that beats are missing may have done so since these were read.
+    changed["complete"] = sa.and_(statement.excluded.complete, source_table.c.missing.is_(None))
     statement = statement.on_conflict_do_update(index_elements=list(source_table.primary_key), set_=changed)
     connection.execute(statement, [_to_row(pipeline, id_, table) for id_, table in tables.items()])
 

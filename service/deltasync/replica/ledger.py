@@ -14,8 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from deltasync.canary import refusal
 from deltasync.change import Partition
-from deltasync.errors import FencedError, GapError
+from deltasync.errors import FencedError, GapError, SourceError
 from deltasync.progress import Claim, Progress
 from deltasync.replica.tables import ledger, source_canary
 
@@ -24,14 +25,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def open_partitions(
     connection: sa.Connection, pipeline: str, ids: Mapping[Partition, str]
-) -> dict[Partition, Progress | GapError]:
+) -> dict[Partition, Progress | GapError | SourceError]:
     """How far each partition has been applied; one that is new starts at 0. Idempotent.
 
     A GapError stands for one whose topic the ledger knows under another id only: it was deleted and
-    made again, and what was in the old one may not be in the new one.
+    made again, and what was in the old one may not be in the new one; a SourceError for all of them where the source is
+    another one.
     """
     if not ids:
         return {}
+    refused = connection.execute(_refused(pipeline)).scalar_one_or_none()
+    if refused is not None:
+        return dict.fromkeys(ids, refusal(refused))
     known = _read(connection, pipeline, list(ids))
     new = [p for p in ids if p not in known]
     if new:
@@ -52,20 +57,30 @@ def _key(pipeline: str, partition: Partition, topic_id: str) -> dict[str, Any]:
 def fence(connection: sa.Connection, pipeline: str, claims: Mapping[Partition, Claim]) -> None:
     """Lock the rows of these partitions until the transaction ends, in one order for all workers.
 
-    Raises FencedError if one is not where this worker left it: then nothing may be written.
+    Raises FencedError if one is not where this worker left it, or the source is refused: then nothing may be written.
     """
     wanted = [(p.topic, claim.topic_id, p.number) for p, claim in sorted(claims.items())]
     key = sa.tuple_(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
+    refused = _refused(pipeline).scalar_subquery()
     query = (
-        sa.select(ledger.c.topic, ledger.c.partition, ledger.c.next_offset)
+        sa.select(ledger.c.topic, ledger.c.partition, ledger.c.next_offset, refused)
         .where(ledger.c.pipeline == pipeline, key.in_(wanted))
         .order_by(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
         .with_for_update()
     )
-    found = {Partition(topic, number): offset for topic, number, offset in connection.execute(query)}
+    rows = connection.execute(query).all()
+    why = next((row[3] for row in rows), None)
+    if why is not None:
+        raise FencedError(why, remedy="The ledger says why, and what to do.")
+    found = {Partition(row[0], row[1]): row[2] for row in rows}
     for partition, claim in claims.items():
         if found.get(partition) != claim.progress.next_offset:
             raise fenced(partition, found.get(partition), claim)
+
+
+def _refused(pipeline: str) -> sa.Select[Any]:
+    """Why nothing of the pipeline's source is applied."""
+    return sa.select(source_canary.c.refused).where(source_canary.c.pipeline == pipeline)
 
 
 def move(

@@ -6,17 +6,26 @@ A transaction does all of its work at its end, at once; what can go wrong on the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 
+from deltasync.canary import Beat, Judgement, judge, refusal
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.errors import GapError, RecordError, RefusedError
+from deltasync.errors import FencedError, GapError, RecordError, RefusedError, SourceError
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch, Steps
 from deltasync.progress import Claim, Progress, placed
 from deltasync.replica import evolve
 from deltasync.replica.constraints import NONE, Constraints, parents_first
 from deltasync.replica.ledger import fenced, recreated
-from deltasync.replica.memory_table import Foreign, MemoryTable, NoParentError, NotUniqueError, OperationalError
+from deltasync.replica.memory_table import (
+    Foreign,
+    MemoryTable,
+    NoParentError,
+    NotUniqueError,
+    OperationalError,
+    Row,
+)
 from deltasync.replica.tables import CANARY
 from deltasync.replica.writer import misfit
 from deltasync.table import SourceTable, Table, TableId
@@ -32,6 +41,9 @@ class Database:
         self.audit: list[Partition] = []
         self.locks: dict[Partition, Replica] = {}
         self.foreign: list[Foreign] = []
+        self.refused: str | None = None
+        self.doubt: str | None = None
+        self.missing: dict[TableId, str] = {}
 
     def place(self, partition: Partition, to: Claim, reason: str) -> None:
         """Move the ledger by hand (see `by_hand.place`)."""
@@ -41,6 +53,36 @@ class Database:
         before = of_topic.pop(to.topic_id, None) or Progress(to.progress.next_offset)
         of_topic[to.topic_id] = placed(before, to.progress.next_offset)
         self.audit.append(partition)
+
+    def accept(self, reason: str) -> None:
+        """Go on with the source as it is (see `identity.accept`)."""
+        if not reason.strip():
+            raise RefusedError("A source is not accepted without a reason.", remedy="Say why: --reason TEXT.")
+        if not (self.refused or self.doubt or self.missing):
+            raise RefusedError("There is nothing to accept.", remedy="")
+        for id_ in self.missing:
+            self.source_tables[id_] = self.source_tables[id_]._replace(complete=True)
+        self.missing, self.doubt = {}, None
+        if self.refused is not None:
+            self.refused = None
+            self.tables[CANARY.id] = MemoryTable(CANARY)
+            for partition, of_topic in self.ledger.items():
+                topic_id, progress = next(reversed(of_topic.items()))
+                self.place(partition, Claim(topic_id, Progress(progress.next_offset)), reason)
+
+    def judge(self, beats: Sequence[Beat]) -> Judgement:
+        """What beats tell beside the newest one applied."""
+        rows = self.tables[CANARY.id].rows.values()
+        known = next((_beat(row) for row in rows if beats and row["pipeline"] == beats[0].pipeline), None)
+        return judge(known, beats)
+
+    def note(self, told: Judgement) -> None:
+        """Write down what beats told (see `identity.note`)."""
+        self.refused, self.doubt = told.refused or self.refused, told.doubt or self.doubt
+        for id_, table in self.source_tables.items() if told.hole else ():
+            if table.captured and not table.dropped and (table.complete or id_ in self.missing):
+                self.missing[id_] = f"{self.missing.get(id_, '')} {told.hole}".strip()
+                self.source_tables[id_] = table._replace(complete=False)
 
     def refit(self, table: Table) -> None:
         """Make a table what the source's is, by hand, and release it (see `setup._refit`)."""
@@ -66,8 +108,10 @@ class Replica:
         self._foreign = database.foreign if ordered else ()
         self._ended = False
 
-    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
+    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
         self._begin()
+        if self._database.refused is not None:
+            return dict.fromkeys(ids, refusal(self._database.refused))
         return {partition: self._open(partition, topic_id) for partition, topic_id in ids.items()}
 
     def tables(self) -> dict[TableId, SourceTable]:
@@ -119,9 +163,15 @@ class Replica:
             found = self._database.ledger.get(partition, {}).get(claim.topic_id)
             if found is None or found.next_offset != claim.progress.next_offset:
                 raise fenced(partition, found and found.next_offset, claim)
+        if self._database.refused is not None:
+            raise FencedError(self._database.refused, remedy="")
 
     def _commit(self, batch: Batch) -> int:
         """All or nothing: what may raise comes before what is kept."""
+        told = self._database.judge(batch.beats)
+        if told.refused is not None:
+            self._database.note(told)
+            raise FencedError(told.refused, remedy="")
         tables = dict(self._database.tables)
         source_tables = self._evolved(tables, batch.events)
         count = self._write(tables, batch.plans)
@@ -130,6 +180,7 @@ class Replica:
         for foreign in self._foreign:
             _check(foreign, tables)
         self._database.tables, self._database.source_tables = tables, source_tables
+        self._database.note(told)
         for partition, progress in batch.to.items():
             self._database.ledger[partition][batch.claims[partition].topic_id] = progress
         return count
@@ -187,6 +238,13 @@ class Replica:
                     held = _fit(tables, table.description, old, was_held=was_held)
                 known[id_] = table._replace(held=held)
         return known
+
+
+def _beat(row: Row) -> Beat:
+    at = datetime.fromisoformat(row["beat_at"] or "")
+    return Beat(
+        row["pipeline"] or "", int(row["beat"] or 0), at, row["system_identifier"] or "", int(row["timeline"] or 0)
+    )
 
 
 def _fit(tables: dict[TableId, MemoryTable], table: Table, before: Table | None, *, was_held: bool) -> str | None:

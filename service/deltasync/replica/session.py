@@ -10,12 +10,12 @@ from psycopg import sql
 
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.errors import FencedError, GapError, RefusedError, StandbyError
+from deltasync.errors import FencedError, GapError, RefusedError, SourceError, StandbyError
 from deltasync.failure import Verdict, describe, lacks_room, verdict
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch, Steps
 from deltasync.progress import Progress
-from deltasync.replica import by_hand, catalog, evolve, ledger
+from deltasync.replica import by_hand, catalog, evolve, identity, ledger
 from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
 from deltasync.replica.writer import Writer
 from deltasync.settings import Settings
@@ -36,7 +36,7 @@ class Replica:
         self._connection: sa.Connection | None = None
         self._writer: Writer | None = None
 
-    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
+    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
         """How far these partitions were applied (see `ledger.open_partitions`)."""
         with self._begin() as connection:
             return ledger.open_partitions(connection, self._settings.pipeline, ids)
@@ -55,17 +55,20 @@ class Replica:
         """Apply a batch and move the ledger in one transaction; returns how many rows were written.
 
         Raises FencedError where the ledger is not where `claims` say; then nothing was written, as
-        after any other error. An error from COMMIT itself leaves open whether it took place: the
-        fence of the next try answers that.
+        after any other error. So it does where `beats` tell of another source, which is written down. An error from
+        COMMIT itself leaves open whether it took place: the fence of the next try answers that.
         """
         pipeline = self._settings.pipeline
         with self._begin() as connection:
             ledger.fence(connection, pipeline, batch.claims)
-            if batch.events:
-                self._evolve(connection, batch.events)
-            written = self._write(connection, batch)
-            ledger.move(connection, pipeline, batch.claims, batch.to)
-        return written
+            refused = identity.note(connection, pipeline, batch.beats) if batch.beats else None
+            if refused is None:
+                if batch.events:
+                    self._evolve(connection, batch.events)
+                written = self._write(connection, batch)
+                ledger.move(connection, pipeline, batch.claims, batch.to)
+                return written
+        raise FencedError(refused, remedy="The ledger says why, and what to do.")
 
     def _write(self, connection: sa.Connection, batch: Batch) -> int:
         if self._writer is None:

@@ -23,13 +23,17 @@ from deltasync.table import TypeName
 
 SCHEMA = "deltasync"
 # Raised with every change of the tables below; `replica setup` migrates, `run` refuses a newer one.
-VERSION = 2
+VERSION = 3
 # What leads from the version before to this one; new tables need no statement.
 MIGRATIONS = {
     2: (
         "ALTER TABLE deltasync.ledger ADD COLUMN tied bytea[] NOT NULL DEFAULT '{}'",
         "ALTER TABLE deltasync.ledger ADD COLUMN floor_seq0 bigint, ADD COLUMN floor_committed_at timestamptz",
-    )
+    ),
+    3: (
+        "ALTER TABLE deltasync.source_table ADD COLUMN missing varchar",
+        "ALTER TABLE deltasync.source_canary ADD COLUMN refused varchar, ADD COLUMN doubt varchar",
+    ),
 }
 
 metadata = MetaData(schema=SCHEMA)
@@ -79,7 +83,8 @@ ledger_audit = Table(
     Column("reason", String, nullable=False),
 )
 
-# The newest description of each table, folded from the source's schema_log.
+# The newest description of each table, folded from the source's schema_log; `missing`: which beats of the canary never
+# came, so that rows of it may not have come either (see `canary`).
 source_table = Table(
     "source_table",
     metadata,
@@ -93,9 +98,11 @@ source_table = Table(
     Column("reason", String),
     Column("held", String),
     Column("description", JSONB),
+    Column("missing", String),
 )
 
-# The newest canary: what the source's heartbeat saw of itself, and when that became visible here.
+# The newest canary: what the source's heartbeat saw of itself, and when that became visible here. `refused`: why
+# nothing of this source is applied; `doubt`: what an operator has to know of it. Both stay until they are accepted.
 source_canary = Table(
     "source_canary",
     metadata,
@@ -107,6 +114,8 @@ source_canary = Table(
     Column("slot_wal_status", String),
     Column("system_identifier", String, nullable=False),
     Column("timeline", Integer, nullable=False),
+    Column("refused", String),
+    Column("doubt", String),
 )
 
 

@@ -228,10 +228,11 @@ class Assignment:
             self._consumer.pause(partition)
 
     def _open(self, logs: Mapping[Partition, Log]) -> None:
-        """Read the ledger for these partitions."""
-        for partition, found in self._replica.open({p: log_.topic_id for p, log_ in logs.items()}).items():
+        """Read the ledger for these partitions. It learns of all that their topics have, and tells which were added."""
+        ids = {Partition(p.topic, n): log_.topic_id for p, log_ in logs.items() for n in range(log_.partitions)}
+        for partition, found in self._replica.open(ids).items():
             owned = self._ownership.get(partition)
-            if owned is None:
+            if owned is None or partition not in logs:
                 continue
             if isinstance(found, Progress):
                 owned.opened(found)

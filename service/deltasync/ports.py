@@ -100,11 +100,12 @@ class Replica(Protocol):
     """One worker's session on the replica, which connects when it is first needed, and again after a failure."""
 
     def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
-        """How far each partition of a topic (by its id) has been applied; one that is new starts at 0. Idempotent.
+        """How far each partition of a topic (by its id) has been applied; those of a new one start at 0. Idempotent.
 
-        A GapError stands for one whose topic the ledger knows under another id only: it was deleted and made
-        again, and what was in the old one may not be in the new one; a SourceError for all of a pipeline whose source
-        is another one (see `apply`), until somebody accepts that.
+        A topic is opened with all of its partitions, whoever reads them: one that comes later was added. A GapError
+        stands for such a one, and for one whose topic the ledger knows under another id only: it was deleted and made
+        again, and what was in the old one may not be in the new one. A SourceError stands for all of a pipeline whose
+        source is another one (see `apply`), until somebody accepts that.
         """
 
     def tables(self) -> dict[TableId, SourceTable]:

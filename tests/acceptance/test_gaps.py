@@ -6,6 +6,10 @@ import re
 import socket
 
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
+from tests.acceptance.topics import Topics
 from tests.flow import Flow, Worker, until
 
 SCHEMA = """
@@ -81,3 +85,25 @@ def test_another_source_is_refused(shop: Flow) -> None:
     until(lambda: reasons(shop) == "", "ready")
     audit = "SELECT DISTINCT reason FROM deltasync.ledger_audit ORDER BY reason"
     assert shop.replica.execute(audit).fetchall() == [("a test",), ("and back",)]
+
+
+def test_partitions_that_are_added_stop(shop: Flow) -> None:
+    """The old one goes on; a record of the new one is applied once an operator says that no older one is left."""
+    topics = Topics(shop)
+    topic = topics.name("shop.item")
+    shop.source.execute("INSERT INTO shop.item VALUES (2, 'two')")
+    shop.wait_equal("shop.item")
+    admin = AdminClient({"bootstrap.servers": shop.settings.kafka.bootstrap or ""})
+    for future in admin.create_partitions([NewPartitions(topic, 2)]).values():
+        future.result(timeout=10)
+    until(lambda: f"{topic}[1] is stopped. The partition {topic}[1] was added" in reasons(shop), "noticed", NOTICED_S)
+    producer = Producer({"bootstrap.servers": shop.settings.kafka.bootstrap or ""})
+    last = topics.read("shop.item")[-1]
+    producer.produce(topic, (last.value or b"").replace(b"two", b"new"), last.key, partition=1)
+    producer.flush(10)
+    shop.source.execute("INSERT INTO shop.item VALUES (3, 'three')")
+    shop.wait_equal("shop.item")
+
+    shop.cli("ledger", "set", "shop.item", "1", "0", "--reason", "the other one is level")
+    until(lambda: shop.rows(shop.replica, "shop.item") == ["(1,one)", "(2,new)", "(3,three)"], "applied")
+    until(lambda: reasons(shop) == "", "ready")

@@ -95,3 +95,26 @@ def test_a_beat_that_never_came_is_told() -> None:
     world.do(("beat", 0, 0, 0), *_ALL)
     assert ["Beat 2 of" in found for found in store.told()] == [True, True]
     assert level(world, store)
+
+
+def test_partitions_that_are_added_halt() -> None:
+    """Nothing of them is applied, whoever is assigned one, until an operator says so; the old one goes on."""
+    world = World(_SCENARIO._replace(ops=(), workers=2), store := MemoryStore())
+    insert, turn = (("insert", 0, 0, 50), ("commit", 0, 0, 0)), _ALL + (("step", 1, 0, 0),) * 3
+    world.do(*insert, *turn, *turn)
+    added = ITEM._replace(number=1)
+    record = world.broker.records(ITEM, 0)[-1]
+    world.broker.grow(ITEM.topic, 2)
+    world.broker.produce(added, record.key, record.value)
+    world.do(("insert", 0, 0, 51), ("commit", 0, 0, 0), *turn, *turn, ("kill", 0, 0, 0), *turn, *turn)
+    assert level(world, store)
+    assert added not in store.ledger()
+    with pytest.raises(BrokenError, match=r"p\.shop\.item\[1\] stopped: The partition .* was added to a topic in use"):
+        world.run()
+
+    log = world.broker.log(added)
+    assert log is not None
+    store.place(added, log.topic_id, 0)
+    world.run()
+    assert level(world, store)
+    assert added in store.ledger()

@@ -7,7 +7,7 @@ expects, and a batch that is not expected writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,24 +26,29 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def open_partitions(
     connection: sa.Connection, pipeline: str, ids: Mapping[Partition, str]
 ) -> dict[Partition, Progress | GapError | SourceError]:
-    """How far each partition has been applied; one that is new starts at 0. Idempotent.
+    """How far each partition has been applied; those of a topic that is new start at 0. Idempotent.
 
     A GapError stands for one whose topic the ledger knows under another id only: it was deleted and
-    made again, and what was in the old one may not be in the new one; a SourceError for all of them where the source is
-    another one.
+    made again, and what was in the old one may not be in the new one; or without this partition, which was added since.
+    A SourceError stands for all of them where the source is another one.
     """
     if not ids:
         return {}
     refused = connection.execute(_refused(pipeline)).scalar_one_or_none()
     if refused is not None:
         return dict.fromkeys(ids, refusal(refused))
-    known = _read(connection, pipeline, list(ids))
-    new = [p for p in ids if p not in known]
+    topics = {partition.topic for partition in ids}
+    known = {partition.topic for partition in _read(connection, pipeline, topics)}
+    new = [p for p in ids if p.topic not in known]
     if new:
         rows = [{**_key(pipeline, p, ids[p]), "next_offset": 0} for p in new]
         connection.execute(insert(ledger).on_conflict_do_nothing(), rows)
-    opened = _read(connection, pipeline, list(ids))
-    return {p: _of_topic(p, opened[p], topic_id) for p, topic_id in ids.items()}
+    opened = _read(connection, pipeline, topics)
+    here = {(partition.topic, claim.topic_id) for partition, claims in opened.items() for claim in claims}
+    return {
+        p: added(p) if p not in opened and (p.topic, topic_id) in here else _of_topic(p, opened.get(p, []), topic_id)
+        for p, topic_id in ids.items()
+    }
 
 
 def _of_topic(partition: Partition, claims: list[Claim], topic_id: str) -> Progress | GapError:
@@ -122,10 +127,10 @@ def read(connection: sa.Connection, pipeline: str) -> dict[Partition, Claim]:
     return {partition: found[-1] for partition, found in _read(connection, pipeline, None).items()}
 
 
-def _read(connection: sa.Connection, pipeline: str, partitions: list[Partition] | None) -> dict[Partition, list[Claim]]:
+def _read(connection: sa.Connection, pipeline: str, topics: Collection[str] | None) -> dict[Partition, list[Claim]]:
     query = sa.select(ledger).where(ledger.c.pipeline == pipeline).order_by(ledger.c.updated_at)
-    if partitions is not None:
-        query = query.where(sa.tuple_(ledger.c.topic, ledger.c.partition).in_([tuple(p) for p in partitions]))
+    if topics is not None:
+        query = query.where(ledger.c.topic.in_(sorted(topics)))
     found: dict[Partition, list[Claim]] = {}
     for row in connection.execute(query):
         claim = Claim(row.topic_id, _progress(row))
@@ -195,5 +200,18 @@ def recreated(partition: Partition) -> GapError:
         remedy=(
             "What was not applied before that is in neither. Read its table again; when it is known that nothing is "
             f"missing: deltasync ledger set {partition.topic} {partition.number} 0 --reason …"
+        ),
+    )
+
+
+def added(partition: Partition) -> GapError:
+    """A partition was added to a topic whose records were applied already: keys have moved into it from others."""
+    return GapError(
+        f"The partition {partition} was added to a topic in use: newer records of some rows are in it, older ones in "
+        "another partition, and no order holds between the two.",
+        remedy=(
+            "When all that the topic's other partitions held then is applied (deltasync lag), no older record is left: "
+            f"deltasync ledger set {partition.topic} {partition.number} 0 --reason …, and restart deltasync run. Where "
+            "their number was not multiplied (2 became 3), keys moved among the old ones, too: read the table again."
         ),
     )

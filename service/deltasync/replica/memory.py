@@ -5,7 +5,7 @@ A transaction does all of its work at its end, at once; what can go wrong on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from deltasync.canary import Beat, Judgement, judge, refusal
@@ -17,7 +17,7 @@ from deltasync.ports import Batch, Steps
 from deltasync.progress import Claim, Progress, placed
 from deltasync.replica import evolve
 from deltasync.replica.constraints import NONE, Constraints, parents_first
-from deltasync.replica.ledger import fenced, recreated
+from deltasync.replica.ledger import added, fenced, recreated
 from deltasync.replica.memory_table import (
     Foreign,
     MemoryTable,
@@ -112,7 +112,8 @@ class Replica:
         self._begin()
         if self._database.refused is not None:
             return dict.fromkeys(ids, refusal(self._database.refused))
-        return {partition: self._open(partition, topic_id) for partition, topic_id in ids.items()}
+        known = {(p.topic, id_) for p, of_topic in self._database.ledger.items() for id_ in of_topic}
+        return {partition: self._open(partition, topic_id, known) for partition, topic_id in ids.items()}
 
     def tables(self) -> dict[TableId, SourceTable]:
         self._begin()
@@ -152,9 +153,14 @@ class Replica:
         self._ended = False
         self._at("begin")
 
-    def _open(self, partition: Partition, topic_id: str) -> Progress | GapError:
-        of_topic = self._database.ledger.setdefault(partition, {topic_id: Progress()})
-        return of_topic.get(topic_id) or recreated(partition)
+    def _open(self, partition: Partition, topic_id: str, known: Collection[tuple[str, str]]) -> Progress | GapError:
+        """Open it; `known` are the topics that the ledger knew before, with their ids."""
+        of_topic = self._database.ledger.get(partition)
+        if of_topic is None and (partition.topic, topic_id) in known:
+            return added(partition)
+        if of_topic is None and partition.topic not in {topic for topic, _ in known}:
+            of_topic = self._database.ledger[partition] = {topic_id: Progress()}
+        return (of_topic or {}).get(topic_id) or recreated(partition)
 
     def _fence(self, claims: Mapping[Partition, Claim]) -> None:
         for partition, claim in claims.items():

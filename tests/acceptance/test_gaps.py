@@ -107,3 +107,11 @@ def test_partitions_that_are_added_stop(shop: Flow) -> None:
     shop.cli("ledger", "set", "shop.item", "1", "0", "--reason", "the other one is level")
     until(lambda: shop.rows(shop.replica, "shop.item") == ["(1,one)", "(2,new)", "(3,three)"], "applied")
     until(lambda: reasons(shop) == "", "ready")
+
+
+def test_a_second_pipeline_is_refused_at_set_up(shop: Flow) -> None:
+    """It would fill what the first one fills; nothing is made of it."""
+    shop.env |= {"DELTASYNC_PIPELINE": "second", "DELTASYNC_SOURCE_PUBLICATION": shop.settings.publication}
+    said = shop.cli("replica", "setup", code=1)
+    assert f"The table shop.item is filled on this replica by the pipeline {shop.settings.pipeline}, too" in said
+    assert "DELTASYNC_PIPELINE=NAME deltasync replica teardown" in said

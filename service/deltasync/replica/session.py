@@ -94,7 +94,11 @@ class Replica:
             connection.close()
 
     def _evolve(self, connection: sa.Connection, events: Iterable[SchemaEvent]) -> None:
-        """Follow entry by entry: what the one adds and fills, the next one may change again."""
+        """Follow entry by entry: what the one adds and fills, the next one may change again.
+
+        One pipeline at a time, so that of two which announce one table the second finds the first.
+        """
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('deltasync source_table', 0))"))
         known = catalog.load(connection, self._settings.pipeline)
         changed: dict[TableId, SourceTable] = {}
         for event in events:
@@ -114,6 +118,10 @@ class Replica:
 
     def _fit(self, connection: psycopg.Connection, table: SourceTable, before: SourceTable | None) -> str | None:
         """Why the table is held; None where it fits. DDL that the replica refuses holds its own table only."""
+        tables = [table.description.id] if table.description is not None else []
+        shared = catalog.shared(connection, self._settings.pipeline, tables)
+        if shared is not None:
+            return shared.held
         if table.held is not None or (before is not None and before.held is not None) or table.description is None:
             return table.held if table.held == evolve.HOLE else evolve.still_held(connection, table)
         try:
@@ -133,11 +141,22 @@ class Replica:
                 remedy="Start deltasync run again to stand by: it takes over when the other one has ended.",
             )
 
+    def _refuse_shared(self, connection: sa.Connection) -> None:
+        """Tables that were filled by two pipelines before any of them was held: nobody knows whose rows are right."""
+        pipeline = self._settings.pipeline
+        try:
+            with connection.begin():
+                catalog.refuse_shared(driver(connection), pipeline, catalog.filled(catalog.load(connection, pipeline)))
+        except BaseException:
+            self.close()
+            raise
+
     def _begin(self) -> _Transaction:
         if self._connection is None:
             self._connection = open_replica(self._settings, name="run")
             if self._settings.consistency == "transaction":
                 self._take_lead(driver(self._connection))
+            self._refuse_shared(self._connection)
             ordered = self._settings.replica.constraints == "ordered"
             if not ordered:
                 _take_replica_role(driver(self._connection))

@@ -237,19 +237,22 @@ class Assignment:
             self._consumer.pause(partition)
 
     def _open(self, logs: Mapping[Partition, Log]) -> None:
-        """Read the ledger for these partitions, then what was set aside: the fence tells where that is newer."""
-        ids = {p: log_.topic_id for p, log_ in logs.items()}
+        """Read the ledger for these partitions, then what was set aside: the fence tells where that is newer.
+
+        The ledger learns of all that their topics have, and tells which were added.
+        """
+        ids = {Partition(p.topic, n): log_.topic_id for p, log_ in logs.items() for n in range(log_.partitions)}
         opened = self._replica.open(ids)
         parked = self._replica.parked(ids)
-        self._ownership.parks({partition: parked.get(partition, Parked()) for partition in ids})
+        self._ownership.parks({partition: parked.get(partition, Parked()) for partition in logs})
         for partition, found in opened.items():
             owned = self._ownership.get(partition)
-            if owned is None:
+            if owned is None or partition not in logs:
                 continue
-            if isinstance(found, GapError):
-                self.stop(partition, found)
-            else:
+            if isinstance(found, Progress):
                 owned.opened(found)
+            else:
+                self.stop(partition, found)
 
     def _check(self, logs: Mapping[Partition, Log]) -> None:
         """Stop the partitions whose log does not reach to where the ledger is."""

@@ -9,6 +9,7 @@
     │   │   └── MisfitError                one that does not fit what is known of its table now
     │   └── ReferencedError                a row that has to go is referenced by others
     ├── GapError                  exit 1   records are missing between the ledger and the log
+    ├── SourceError               exit 1   the source is not the one whose changes were applied
     ├── FencedError               exit 1   another worker has taken the partition over
     ├── StandbyError              exit 1   another worker applies a pipeline that may have one only
     └── PartError                 exit 1   a part of the embedded stack did not start
@@ -69,6 +70,10 @@ class ReferencedError(RecordError):
 
 class GapError(DeltasyncError):
     """The log does not hold the record that the ledger expects next."""
+
+
+class SourceError(DeltasyncError):
+    """The source is another one than that whose changes were applied: nothing of the pipeline is."""
 
 
 class FencedError(DeltasyncError):

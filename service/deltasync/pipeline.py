@@ -13,10 +13,12 @@ from functools import partial
 
 import structlog
 
-from deltasync import intake, parking
+from deltasync import canary, intake, parking
 from deltasync.assignment import Assignment
+from deltasync.canary import Beat
 from deltasync.change import Op, Partition, Record
 from deltasync.compact import compact
+from deltasync.debezium import schema_log
 from deltasync.errors import DeltasyncError, RecordError, UnreachableError
 from deltasync.failure import Verdict, describe, is_to_blame, lacks_change, lacks_parent, lacks_room, verdict
 from deltasync.intake import Intake, Taken
@@ -51,6 +53,7 @@ class Pipeline:
         self._metrics = metrics
         self._lifecycle = lifecycle
         self._replica = replica
+        self._canary = f"{settings.topic_prefix}.{schema_log.CANARY}"
         self._assignment = Assignment(settings.group, consumer, replica, metrics, lifecycle.clock)
         self._tables = self._known_as({})
         self._polled: Sequence[Record] = ()
@@ -204,16 +207,21 @@ class Pipeline:
         """Apply what was taken, but for the records that fail by `errors`, and those that wait behind such."""
         diverted = self._diverted(taken, errors)
         taken = diverted.taken
-        changes = [one.change for one in taken if one.change is not None]
-        plans = plan(compact(changes, self._tables.decoders), self._tables.decoders)
         to = {one.partition: one.progress for one in taken}
+        changes = [one.change for one in taken if one.change is not None]
+        beats: list[Beat] = []
+        if any(partition.topic == self._canary for partition in to):
+            changes, beats = canary.parted(changes, self._settings.pipeline)
+        plans = plan(compact(changes, self._tables.decoders), self._tables.decoders)
         claims = {partition: self._assignment.claim(partition) for partition in to}
         started = self._lifecycle.clock()
         events = [one.event for one in taken if one.event is not None]
         self._lifecycle.turns(within_s=APPLY_S_MAX)
         known = self._assignment.parked()
         parked = {partition: known.get(partition, Parked()).records for partition in to}
-        rows = self._replica.apply(Batch(claims, to, plans, events, None, diverted.letters, parked, diverted.voids))
+        rows = self._replica.apply(
+            Batch(claims, to, plans, events, None, beats, diverted.letters, parked, diverted.voids)
+        )
         commits = {change.position.committed_us for change in changes if change.op is not Op.READ}
         self._assignment.parks(diverted.parked)
         self._metrics.parked.inc(len(diverted.letters))

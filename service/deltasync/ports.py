@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from deltasync.canary import Beat
 from deltasync.change import Log, Partition, Record
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.errors import GapError
+from deltasync.errors import GapError, SourceError
 from deltasync.parking import Letter, Parked, Void
 from deltasync.plan import TablePlan
 from deltasync.progress import Claim, Progress
@@ -84,8 +85,9 @@ class Steps(Protocol):
 class Batch(NamedTuple):
     """What one transaction covers: partitions as they were, where they are after it, and what is done.
 
-    `rest` is done after `plans`, step by step: it is asked for while the transaction is under way. `letters` are set
-    aside, in partitions that have so many already as `parked` says; `voids` makes those void that were there before.
+    `rest` is done after `plans`, step by step: it is asked for while the transaction is under way. `beats` are all of
+    the pipeline's canary that came, in order, of which `plans` has the last one. `letters` are set aside, in partitions
+    that have so many already as `parked` says; `voids` makes those void that were there before.
     """
 
     claims: Mapping[Partition, Claim]
@@ -93,6 +95,7 @@ class Batch(NamedTuple):
     plans: Sequence[TablePlan] = ()
     events: Sequence[SchemaEvent] = ()
     rest: Steps | None = None
+    beats: Sequence[Beat] = ()
     letters: Sequence[Letter] = ()
     parked: Mapping[Partition, int] = {}
     voids: Sequence[Void] = ()
@@ -101,11 +104,13 @@ class Batch(NamedTuple):
 class Replica(Protocol):
     """One worker's session on the replica, which connects when it is first needed, and again after a failure."""
 
-    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
-        """How far each partition of a topic (by its id) has been applied; one that is new starts at 0. Idempotent.
+    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
+        """How far each partition of a topic (by its id) has been applied; those of a new one start at 0. Idempotent.
 
-        A GapError stands for one whose topic the ledger knows under another id only: it was deleted and made
-        again, and what was in the old one may not be in the new one.
+        A topic is opened with all of its partitions, whoever reads them: one that comes later was added. A GapError
+        stands for such a one, and for one whose topic the ledger knows under another id only: it was deleted and made
+        again, and what was in the old one may not be in the new one. A SourceError stands for all of a pipeline whose
+        source is another one (see `apply`), until somebody accepts that.
         """
 
     def parked(self, ids: Mapping[Partition, str]) -> dict[Partition, Parked]:
@@ -121,8 +126,10 @@ class Replica(Protocol):
         """Apply a batch and move the ledger in one transaction; returns how many rows were written.
 
         Raises FencedError where the ledger is not where `claims` say, or what is set aside is not what `parked` says;
-        then nothing was written, as after any other error. An error from COMMIT itself leaves open whether it took
-        place: the fence of the next try answers that.
+        then nothing was written, as after any other error. So it does where `beats` tell of another source, which is
+        written down, and from then on for all of the pipeline. Where beats are missing, all captured tables are
+        incomplete from here on. An error from COMMIT itself leaves open whether it took place: the fence of the next
+        try answers that.
         """
 
     def cancel(self) -> None:

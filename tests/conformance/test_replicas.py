@@ -9,6 +9,7 @@ import pytest
 from tests.conformance.bench import P0, P1, WIDER, Bench, Steps, T, event, plan_of, row_of, rows_of
 from tests.unit.make import column
 
+from deltasync.change import Partition
 from deltasync.debezium.rows import Rows
 from deltasync.errors import FencedError, GapError, RecordError
 from deltasync.failure import Verdict, is_to_blame, verdict
@@ -87,6 +88,22 @@ def test_a_topic_that_was_made_again(bench: Bench) -> None:
     bench.store.place(P0, "another", 0)
 
     assert bench.session.open({P0: "another"}) == {P0: Progress()}
+
+
+def test_partitions_that_were_added(bench: Bench) -> None:
+    """A topic is opened with all that it has, and may be again; one that comes later waits for somebody's word."""
+    first, second, later = (Partition("p.shop.v", number) for number in range(3))
+    for _ in range(2):
+        assert bench.session.open({first: "id", second: "id"}) == {first: Progress(), second: Progress()}
+    bench.session.apply(Batch({first: Claim("id", Progress())}, {first: Progress(5)}))
+    opened = bench.session.open({first: "id", second: "id", later: "id"})
+    assert "was added to a topic in use" in str(opened.pop(later))
+    assert opened == {first: Progress(5), second: Progress()}
+    assert isinstance(bench.session.open({later: "id"})[later], GapError)
+    assert later not in bench.store.ledger()
+    bench.store.place(later, "id", 0)
+
+    assert bench.session.open({later: "id"}) == {later: Progress()}
 
 
 def test_moved_by_hand(bench: Bench) -> None:

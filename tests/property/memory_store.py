@@ -16,6 +16,7 @@ from deltasync.table import Table, TableId
 class MemoryStore:
     """See `store.Store`."""
 
+    pipeline = "p"
     waits_for_locks = False
 
     def __init__(self) -> None:
@@ -44,6 +45,13 @@ class MemoryStore:
 
     def place(self, partition: Partition, topic_id: str, offset: int) -> None:
         self._database.place(partition, Claim(topic_id, Progress(offset)), "a test")
+
+    def accept(self, reason: str) -> None:
+        self._database.accept(reason)
+
+    def told(self) -> list[str]:
+        found = (self._database.refused, self._database.doubt, *self._database.missing.values())
+        return [what for what in found if what is not None]
 
     def constrain(self, table: Table, unique: Unique) -> None:
         self._database.tables[table.id] = MemoryTable(table, unique=unique)

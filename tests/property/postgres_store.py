@@ -12,7 +12,7 @@ from deltasync.change import Partition
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
-from deltasync.replica import by_hand, ddl, ledger
+from deltasync.replica import by_hand, ddl, identity, ledger
 from deltasync.replica.engine import alchemy, driver
 from deltasync.replica.memory_table import Foreign, Unique
 from deltasync.replica.session import Replica
@@ -61,6 +61,7 @@ class PostgresStore:
 
     def __init__(self, settings: Settings, admin: str) -> None:
         self._settings = settings.model_copy(update={"source": Source(schemas=("shop",))})
+        self.pipeline = settings.pipeline
         setup(self._settings)
         self._dsn = settings.replica.dsn.get_secret_value() if settings.replica.dsn else ""
         self._admin = psycopg.connect(admin, autocommit=True)
@@ -103,6 +104,15 @@ class PostgresStore:
     def place(self, partition: Partition, topic_id: str, offset: int) -> None:
         with self._core.begin():
             by_hand.place(self._core, self._settings.pipeline, partition, Claim(topic_id, Progress(offset)), "a test")
+
+    def accept(self, reason: str) -> None:
+        with self._core.begin():
+            identity.accept(self._core, self._settings.pipeline, reason)
+
+    def told(self) -> list[str]:
+        with self._core.begin():
+            refused, doubt, missing = identity.told(self._core, self._settings.pipeline)
+        return [what for what in (refused, doubt, *missing) if what is not None]
 
     def constrain(self, table: Table, unique: Unique) -> None:
         with psycopg.connect(self._dsn, autocommit=True) as connection:

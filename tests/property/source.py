@@ -68,6 +68,7 @@ class Source:
         self.stream: list[Event] = []
         self.commits: list[int] = []  # the end of each transaction's commit record
         self.beat = 0
+        self.system_identifier = 1
         self.logged: list[tuple[int, str]] = []  # the schema log's rows: id, description
         self.history: list[State] = []  # the committed rows behind each commit
         self.moved: dict[int, tuple[str, Row, Row]] = {}  # rows that got another key, by place: before and after it
@@ -316,7 +317,8 @@ class Source:
     def canary_row(self) -> str:
         return (
             f'{{"pipeline":"p","beat":{self.beat},"beat_at":"2026-01-01T00:00:00Z","publication_digest":"d",'
-            '"publication_tables":1,"slot_wal_status":null,"system_identifier":"1","timeline":1}'
+            '"publication_tables":1,"slot_wal_status":null,'
+            f'"system_identifier":"{self.system_identifier}","timeline":1}}'
         )
 
     def log_row(self, id_: int, name: str) -> tuple[bytes, str]:

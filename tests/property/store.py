@@ -17,6 +17,7 @@ from deltasync.table import Table
 class Store(Protocol):
     """The replica that outlives its sessions. Where a lock is waited for, nothing else would happen meanwhile."""
 
+    pipeline: str
     waits_for_locks: bool
 
     def session(self, at: Callable[[str], object] = ..., *, ordered: bool = ...) -> Replica:
@@ -40,6 +41,12 @@ class Store(Protocol):
 
     def place(self, partition: Partition, topic_id: str, offset: int) -> None:
         """Move the ledger by hand."""
+
+    def accept(self, reason: str) -> None:
+        """Go on with the source as it is, by hand."""
+
+    def told(self) -> list[str]:
+        """What is to be accepted: of another source, of one that failed over, of beats that never came."""
 
     def constrain(self, table: Table, unique: Unique) -> None:
         """Make a table with unique indexes, as an operator may before the first record comes."""

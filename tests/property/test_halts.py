@@ -34,6 +34,12 @@ def _truncated(broker: Broker) -> None:
     broker.truncate(ITEM, 2)
 
 
+def level(world: World, store: MemoryStore) -> bool:
+    """Whether all that the broker holds is applied."""
+    logs = {partition: world.broker.log(partition) for partition in store.ledger()}
+    return all(log and store.ledger()[partition].next_offset == log.end_offset for partition, log in logs.items())
+
+
 @pytest.fixture(autouse=True)
 def _watched() -> Iterator[None]:
     with watched():
@@ -57,3 +63,58 @@ def test_missing_records_halt(lose: Callable[[Broker], None], *, killed: bool) -
     log = world.broker.log(DAY)
     assert log is not None
     assert store.ledger()[DAY].next_offset == log.end_offset
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["by key", "whole transactions"])
+def test_another_source_halts_all(*, whole: bool) -> None:
+    """Nothing of it is applied from its first beat on, by no worker that comes later; accepted, all of it is."""
+    world = World(_SCENARIO._replace(ops=(), whole=whole, workers=2), store := MemoryStore())
+    insert, beat, turn = (("insert", 0, 0, 50), ("commit", 0, 0, 0)), ("beat", 0, 0, 0), _ALL + (("step", 1, 0, 0),) * 3
+    world.do(*insert, beat, *turn, *turn)
+    world.become_another_source()
+    world.do(beat, *turn, *turn)
+    applied = store.ledger()
+    world.do(("insert", 0, 0, 51), ("commit", 0, 0, 0), beat, *turn, ("kill", 0, 0, 0), *turn)
+    assert store.ledger() == applied
+    assert [found for found in store.told() if "The source is another one" in found] == store.told() != []
+    with pytest.raises(BrokenError, match=r"not level .* stopped: The source is another one"):
+        world.run()
+    assert store.ledger() == applied
+
+    world.accept_source()
+    world.do(*turn, *turn)
+    assert level(world, store)
+    assert store.told() == []
+
+
+def test_a_beat_that_never_came_is_told() -> None:
+    """What follows it is applied all the same."""
+    world = World(_SCENARIO._replace(ops=()), store := MemoryStore())
+    world.do(("beat", 0, 0, 0), *_ALL, *_ALL)
+    world.lose_beat()
+    world.do(("beat", 0, 0, 0), *_ALL)
+    assert ["Beat 2 of" in found for found in store.told()] == [True, True]
+    assert level(world, store)
+
+
+def test_partitions_that_are_added_halt() -> None:
+    """Nothing of them is applied, whoever is assigned one, until an operator says so; the old one goes on."""
+    world = World(_SCENARIO._replace(ops=(), workers=2), store := MemoryStore())
+    insert, turn = (("insert", 0, 0, 50), ("commit", 0, 0, 0)), _ALL + (("step", 1, 0, 0),) * 3
+    world.do(*insert, *turn, *turn)
+    added = ITEM._replace(number=1)
+    record = world.broker.records(ITEM, 0)[-1]
+    world.broker.grow(ITEM.topic, 2)
+    world.broker.produce(added, record.key, record.value)
+    world.do(("insert", 0, 0, 51), ("commit", 0, 0, 0), *turn, *turn, ("kill", 0, 0, 0), *turn, *turn)
+    assert level(world, store)
+    assert added not in store.ledger()
+    with pytest.raises(BrokenError, match=r"p\.shop\.item\[1\] stopped: The partition .* was added to a topic in use"):
+        world.run()
+
+    log = world.broker.log(added)
+    assert log is not None
+    store.place(added, log.topic_id, 0)
+    world.run()
+    assert level(world, store)
+    assert added in store.ledger()

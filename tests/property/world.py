@@ -108,6 +108,24 @@ class World:
             if self._ops:
                 self._do(*self._ops.popleft())
 
+    def do(self, *ops: Op) -> None:
+        """What a test wants to happen."""
+        for op in ops:
+            self._do(*op)
+
+    def become_another_source(self) -> None:
+        """From now on the source says that it is another one."""
+        self._source.system_identifier += 1
+
+    def accept_source(self) -> None:
+        """An operator accepts the source as it is: what was known of the old one is forgotten."""
+        self.store.accept("a test")
+        self._beats = []
+
+    def lose_beat(self) -> None:
+        """A beat that never comes."""
+        self._source.beat += 1
+
     def meanwhile(self, frozen: Worker, ops: int) -> None:
         """What happens while a worker is frozen: the next things, and others that work."""
         self.perform(ops)
@@ -346,6 +364,8 @@ class World:
         beats = [row["beat"] for row in self.store.rows("source_canary", ["beat"])]
         if beats != [str(self._source.beat)] * bool(self._source.beat):
             raise BrokenError(f"the canary is at {beats} {when}, not at {self._source.beat}")
+        if self.store.told():
+            raise BrokenError(f"{when}, although the source is the same: {self.store.told()}")
 
 
 def _family(scenario: Scenario) -> Family:

@@ -71,6 +71,30 @@ def set_(
     output.say(f"{moved.topic}[{moved.partition}] is at {moved.next_offset}; it was at {before}")
 
 
+@app.command("accept-source")
+def accept_source(
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept in deltasync.ledger_audit.")],
+    as_json: AsJson = False,
+) -> None:
+    """Go on with the source as it is: another one, one that failed over, or one of which beats never came.
+
+    You say that it holds what the replica is to have, and that no row is missing (any more). Behind another source's
+    canary the partitions go on where they stopped, their watermarks start anew, and a running worker hears of it
+    within seconds.
+
+    Exit code 0: accepted. 1: refused, or there is nothing to accept. 3: the replica does not answer.
+
+    Example: `deltasync ledger accept-source --reason "pg_upgrade to 18; nothing was written meanwhile"`
+    """
+    accepted = ledger.accept_source(settings_module.load(), reason)
+    if as_json:
+        output.json(accepted._asdict())
+        return
+    for what in (accepted.refused, accepted.doubt, *accepted.missing):
+        if what is not None:
+            output.say(f"accepted: {what}")
+
+
 def _as_value(partition: Partition, claim: Claim) -> dict[str, object]:
     progress = claim.progress
     return {

@@ -59,6 +59,13 @@ class Broker:
         """Make a topic, with an id that no other had."""
         self._topics[topic] = _Topic(f"id-{next(self._ids)}", partitions)
 
+    def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions to a topic, so that it has as many."""
+        known = self._topics[topic]
+        for _ in range(len(known.logs), partitions):
+            known.starts.append(0)
+            known.logs.append([])
+
     def delete(self, topic: str) -> None:
         del self._topics[topic]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from deltasync.canary import refusal
 from deltasync.change import Partition
 from deltasync.connect.status import Condition, Status
-from deltasync.errors import DeltasyncError
+from deltasync.errors import DeltasyncError, SourceError
 from deltasync.lifecycle import State
 from deltasync.monitor.reason import Reason
 from deltasync.ownership import PartitionState
 from deltasync.replica import observe as replica
 from deltasync.source import observe as source
+from deltasync.table import TableId
 
 T = TypeVar("T")
 
@@ -68,6 +70,7 @@ class Facts(NamedTuple):
 def judge(facts: Facts, *, age_s_max: float, now: float) -> list[Reason]:
     """Every reason why the worker is not ready, what is nearest to the cause first; none if it is."""
     return [
+        *_identity(facts),
         *_worker(facts),
         *_servers(facts, now),
         *_source(facts),
@@ -77,14 +80,29 @@ def judge(facts: Facts, *, age_s_max: float, now: float) -> list[Reason]:
     ]
 
 
+def _identity(facts: Facts) -> Iterator[Reason]:
+    canary = facts.replica.value.canary if facts.replica.value else None
+    if canary is not None and canary.refused is not None:
+        error = refusal(canary.refused)
+        yield Reason("Nothing of the pipeline is applied.", error.what, error.remedy)
+    if canary is not None and canary.doubt is not None:
+        yield Reason(
+            "The source failed over.",
+            canary.doubt,
+            "Read the tables again where anything is missing (`deltasync resync`), then: deltasync ledger "
+            "accept-source --reason …",
+        )
+
+
 def _worker(facts: Facts) -> Iterator[Reason]:
     if facts.state is not State.RUNNING:
         yield Reason(f"The worker is {facts.state.value}.", "It applies nothing now.", "Wait, or read its log.")
-    for trouble in facts.troubles[:_NAMED_MAX]:
+    troubles = [trouble for trouble in facts.troubles if not isinstance(trouble.error, SourceError)]
+    for trouble in troubles[:_NAMED_MAX]:
         does = "waits" if trouble.state is PartitionState.WAITING else "is stopped"
         yield Reason(f"The partition {trouble.partition} {does}.", trouble.error.what, trouble.error.remedy)
-    if len(facts.troubles) > _NAMED_MAX:
-        more = len(facts.troubles) - _NAMED_MAX
+    if len(troubles) > _NAMED_MAX:
+        more = len(troubles) - _NAMED_MAX
         yield Reason(f"{more} more partitions wait or are stopped.", "Only some are named.", "Read the worker's log.")
 
 
@@ -201,7 +219,7 @@ def _standstill(facts: Facts, now: float) -> tuple[str, str]:
 def _tables(facts: Facts) -> Iterator[Reason]:
     known = facts.replica.value.tables if facts.replica.value else ()
     held = [(table.table, table.held) for table in known if table.captured and table.held]
-    owed = [table.table for table in known if table.captured and not table.complete]
+    owed = [table.table for table in known if table.captured and not table.complete and table.missing is None]
     for table, why in held[:_NAMED_MAX]:
         yield Reason(
             f"The table {table} is held.",
@@ -215,9 +233,26 @@ def _tables(facts: Facts) -> Iterator[Reason]:
             f"{failed} of them could not be applied, the others wait behind those.",
             "`deltasync dead-letters list` says why. Mend that, and replay them.",
         )
+    for missing, tables in _by_missing(known).items():
+        yield Reason(
+            f"Rows may be missing from {', '.join(map(str, tables[:_NAMED_MAX]))}"
+            f"{f' and {len(tables) - _NAMED_MAX} more tables' if len(tables) > _NAMED_MAX else ''}.",
+            missing,
+            "Read these tables again from the source (`deltasync resync`), or see that nothing was committed then; "
+            "after that: deltasync ledger accept-source --reason …",
+        )
     for table in owed[:_NAMED_MAX]:
         yield Reason(
             f"The table {table} is incomplete.",
             "It held rows before it was captured, and these have not been read.",
             "Read it into the replica; until then only what changed since is there.",
         )
+
+
+def _by_missing(known: Iterable[replica.Known]) -> dict[str, list[TableId]]:
+    """The tables that lack what was sent with the same beats."""
+    found: dict[str, list[TableId]] = {}
+    for table in known:
+        if table.captured and not table.complete and table.missing is not None:
+            found.setdefault(table.missing, []).append(table.table)
+    return found

@@ -10,7 +10,7 @@ from deltasync.change import Log, Partition
 from deltasync.errors import RefusedError
 from deltasync.kafka.admin import Admin
 from deltasync.progress import Claim, Progress
-from deltasync.replica import by_hand, ledger
+from deltasync.replica import by_hand, identity, ledger
 from deltasync.replica.engine import open_replica
 from deltasync.settings import Settings
 
@@ -54,6 +54,13 @@ def move(settings: Settings, partition: Partition, next_offset: int, reason: str
             _refuse_again(ledger.read(replica, settings.pipeline).get(partition), to)
         before = by_hand.place(replica, settings.pipeline, partition, to, reason)
     return Moved(*partition, before, next_offset)
+
+
+def accept_source(settings: Settings, reason: str) -> identity.Unaccepted:
+    """Go on with the source as it is (see `identity.accept`). A running worker hears of it within seconds."""
+    settings.need("replica.dsn")
+    with closing(open_replica(settings, name="ledger")) as replica, replica.begin():
+        return identity.accept(replica, settings.pipeline, reason)
 
 
 def _refuse_again(now: Claim | None, to: Claim) -> None:

@@ -42,7 +42,7 @@ def place(connection: sa.Connection, pipeline: str, partition: Partition, to: Cl
         changed = placed | floor  # see `progress.anew`
     statement = insert(ledger).values({**key, **placed})
     connection.execute(statement.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=changed))
-    _note(connection, pipeline, partition, (before, next_offset), reason)
+    audit(connection, pipeline, partition, (before, next_offset), reason)
     return before
 
 
@@ -58,7 +58,7 @@ def advance(connection: sa.Connection, pipeline: str, partition: Partition, to: 
     before = connection.execute(query).scalar_one()
     if before != next_offset:
         move(connection, pipeline, {partition: to}, {partition: to.progress})
-    _note(connection, pipeline, partition, (before, next_offset), reason)
+    audit(connection, pipeline, partition, (before, next_offset), reason)
 
 
 def tell(connection: sa.Connection, pipeline: str, partition: Partition, reason: str) -> None:
@@ -66,22 +66,23 @@ def tell(connection: sa.Connection, pipeline: str, partition: Partition, reason:
     is_it = (ledger.c.pipeline == pipeline) & (ledger.c.topic == partition.topic)
     newest = sa.select(ledger.c.next_offset).where(is_it & (ledger.c.partition == partition.number))
     at = connection.execute(newest.order_by(ledger.c.updated_at.desc()).limit(1)).scalar_one()
-    _note(connection, pipeline, partition, (at, at), reason)
+    audit(connection, pipeline, partition, (at, at), reason)
 
 
-def _note(
-    connection: sa.Connection, pipeline: str, partition: Partition, offsets: tuple[int | None, int], reason: str
+def audit(
+    connection: sa.Connection, pipeline: str, partition: Partition, moved: tuple[int | None, int], reason: str
 ) -> None:
-    """Write a move down; workers listen to that."""
-    audit = {
+    """Write down from where to where a partition was moved; the worker that owns it reads it anew."""
+    before, next_offset = moved
+    entry = {
         "pipeline": pipeline,
         "topic": partition.topic,
         "partition": partition.number,
-        "old_next_offset": offsets[0],
-        "new_next_offset": offsets[1],
+        "old_next_offset": before,
+        "new_next_offset": next_offset,
         "reason": reason.strip(),
     }
-    connection.execute(sa.insert(ledger_audit).values(audit))
+    connection.execute(sa.insert(ledger_audit).values(entry))
 
 
 def moved_since(connection: sa.Connection, pipeline: str, audited: int) -> tuple[int, set[Partition]]:

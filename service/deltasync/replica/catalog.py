@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import insert
 
+from deltasync.errors import RefusedError
 from deltasync.replica.tables import source_table
 from deltasync.table import SourceTable, Table, TableId
+
+# What the reason begins with why a table is held that another pipeline fills.
+_SHARED = "it is filled on this replica by the pipeline "
 
 
 def load(connection: sa.Connection, pipeline: str) -> dict[TableId, SourceTable]:
@@ -27,12 +32,62 @@ def replicated(connection: psycopg.Connection) -> frozenset[TableId]:
     return frozenset(TableId(*names) for names in connection.execute(query))
 
 
+class Shared(NamedTuple):
+    """A table that another pipeline fills, too."""
+
+    table: TableId
+    other: str
+
+    @property
+    def held(self) -> str:
+        """Why this pipeline holds it."""
+        return f"{_SHARED}{self.other}. Leave it out of one of the two, or end one: deltasync replica teardown"
+
+
+def shared(connection: psycopg.Connection, pipeline: str, tables: Sequence[TableId]) -> Shared | None:
+    """The first of these tables that another pipeline fills on this replica: captures, and does not hold for that."""
+    query = """
+        SELECT schema_name, table_name, pipeline FROM deltasync.source_table
+         WHERE (schema_name, table_name) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+           AND pipeline <> %s AND captured AND NOT dropped AND NOT starts_with(coalesce(held, ''), %s)
+         ORDER BY 1, 2, 3 LIMIT 1
+    """
+    names = [id_.schema for id_ in tables], [id_.name for id_ in tables]
+    row = connection.execute(query, [*names, pipeline, _SHARED]).fetchone()
+    return None if row is None else Shared(TableId(row[0], row[1]), row[2])
+
+
+def refuse_shared(connection: psycopg.Connection, pipeline: str, tables: Iterable[TableId]) -> None:
+    """Raises RefusedError where another pipeline fills one of these tables."""
+    found = shared(connection, pipeline, sorted(tables))
+    if found is not None:
+        raise RefusedError(
+            f"The table {found.table} is filled on this replica by the pipeline {found.other}, too: each would take "
+            "the rows of the other for its own.",
+            remedy=(
+                "End one of them (DELTASYNC_PIPELINE=NAME deltasync replica teardown), or use another replica; see "
+                "README, Ending a pipeline."
+            ),
+        )
+
+
+def filled(tables: Mapping[TableId, SourceTable]) -> list[TableId]:
+    """Those whose rows are applied, or would be if they fitted. Pure."""
+    return [
+        id_
+        for id_, table in tables.items()
+        if table.captured and not table.dropped and not (table.held or "").startswith(_SHARED)
+    ]
+
+
 def store(connection: sa.Connection, pipeline: str, tables: Mapping[TableId, SourceTable]) -> None:
     """Write the new state of these tables."""
     if not tables:
         return
     statement = insert(source_table)
-    changed = {c.name: statement.excluded[c.name] for c in source_table.columns if not c.primary_key}
+    changed: dict[str, sa.ColumnElement[Any]] = {name: statement.excluded[name] for name in SourceTable._fields}
+    # Whoever noticed that beats are missing may have done so since these were read.
+    changed["complete"] = sa.and_(statement.excluded.complete, source_table.c.missing.is_(None))
     statement = statement.on_conflict_do_update(index_elements=list(source_table.primary_key), set_=changed)
     connection.execute(statement, [_to_row(pipeline, id_, table) for id_, table in tables.items()])
 

@@ -7,15 +7,16 @@ expects, and a batch that is not expected writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from deltasync.canary import refusal
 from deltasync.change import Partition
-from deltasync.errors import FencedError, GapError
+from deltasync.errors import FencedError, GapError, SourceError
 from deltasync.progress import Claim, Progress
 from deltasync.replica.tables import ledger, source_canary
 
@@ -24,21 +25,30 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def open_partitions(
     connection: sa.Connection, pipeline: str, ids: Mapping[Partition, str]
-) -> dict[Partition, Progress | GapError]:
-    """How far each partition has been applied; one that is new starts at 0. Idempotent.
+) -> dict[Partition, Progress | GapError | SourceError]:
+    """How far each partition has been applied; those of a topic that is new start at 0. Idempotent.
 
     A GapError stands for one whose topic the ledger knows under another id only: it was deleted and
-    made again, and what was in the old one may not be in the new one.
+    made again, and what was in the old one may not be in the new one; or without this partition, which was added since.
+    A SourceError stands for all of them where the source is another one.
     """
     if not ids:
         return {}
-    known = _read(connection, pipeline, list(ids))
-    new = [p for p in ids if p not in known]
+    refused = connection.execute(_refused(pipeline)).scalar_one_or_none()
+    if refused is not None:
+        return dict.fromkeys(ids, refusal(refused))
+    topics = {partition.topic for partition in ids}
+    known = {partition.topic for partition in _read(connection, pipeline, topics)}
+    new = [p for p in ids if p.topic not in known]
     if new:
         rows = [{**_key(pipeline, p, ids[p]), "next_offset": 0} for p in new]
         connection.execute(insert(ledger).on_conflict_do_nothing(), rows)
-    opened = _read(connection, pipeline, list(ids))
-    return {p: _of_topic(p, opened[p], topic_id) for p, topic_id in ids.items()}
+    opened = _read(connection, pipeline, topics)
+    here = {(partition.topic, claim.topic_id) for partition, claims in opened.items() for claim in claims}
+    return {
+        p: added(p) if p not in opened and (p.topic, topic_id) in here else _of_topic(p, opened.get(p, []), topic_id)
+        for p, topic_id in ids.items()
+    }
 
 
 def _of_topic(partition: Partition, claims: list[Claim], topic_id: str) -> Progress | GapError:
@@ -52,17 +62,22 @@ def _key(pipeline: str, partition: Partition, topic_id: str) -> dict[str, Any]:
 def fence(connection: sa.Connection, pipeline: str, claims: Mapping[Partition, Claim]) -> None:
     """Lock the rows of these partitions until the transaction ends, in one order for all workers.
 
-    Raises FencedError if one is not where this worker left it: then nothing may be written.
+    Raises FencedError if one is not where this worker left it, or the source is refused: then nothing may be written.
     """
     wanted = [(p.topic, claim.topic_id, p.number) for p, claim in sorted(claims.items())]
     key = sa.tuple_(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
+    refused = _refused(pipeline).scalar_subquery()
     query = (
-        sa.select(ledger.c.topic, ledger.c.partition, ledger.c.next_offset)
+        sa.select(ledger.c.topic, ledger.c.partition, ledger.c.next_offset, refused)
         .where(ledger.c.pipeline == pipeline, key.in_(wanted))
         .order_by(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
         .with_for_update()
     )
-    found = {Partition(topic, number): offset for topic, number, offset in connection.execute(query)}
+    rows = connection.execute(query).all()
+    why = next((row[3] for row in rows), None)
+    if why is not None:
+        raise FencedError(why, remedy="The ledger says why, and what to do.")
+    found = {Partition(row[0], row[1]): row[2] for row in rows}
     for partition, claim in claims.items():
         if found.get(partition) != claim.progress.next_offset:
             raise fenced(partition, found.get(partition), claim)
@@ -75,6 +90,11 @@ def lock(connection: sa.Connection, pipeline: str, topic: str) -> dict[Partition
     """
     query = sa.select(ledger).where(ledger.c.pipeline == pipeline, ledger.c.topic == topic)
     return _claims(connection, query.order_by(ledger.c.topic_id, ledger.c.partition).with_for_update())
+
+
+def _refused(pipeline: str) -> sa.Select[Any]:
+    """Why nothing of the pipeline's source is applied."""
+    return sa.select(source_canary.c.refused).where(source_canary.c.pipeline == pipeline)
 
 
 def move(
@@ -116,10 +136,10 @@ def read(connection: sa.Connection, pipeline: str) -> dict[Partition, Claim]:
     return {partition: found[-1] for partition, found in _read(connection, pipeline, None).items()}
 
 
-def _read(connection: sa.Connection, pipeline: str, partitions: list[Partition] | None) -> dict[Partition, list[Claim]]:
+def _read(connection: sa.Connection, pipeline: str, topics: Collection[str] | None) -> dict[Partition, list[Claim]]:
     query = sa.select(ledger).where(ledger.c.pipeline == pipeline).order_by(ledger.c.updated_at)
-    if partitions is not None:
-        query = query.where(sa.tuple_(ledger.c.topic, ledger.c.partition).in_([tuple(p) for p in partitions]))
+    if topics is not None:
+        query = query.where(ledger.c.topic.in_(sorted(topics)))
     return _claims(connection, query)
 
 
@@ -193,5 +213,18 @@ def recreated(partition: Partition) -> GapError:
         remedy=(
             "What was not applied before that is in neither. Read its table again; when it is known that nothing is "
             f"missing: deltasync ledger set {partition.topic} {partition.number} 0 --reason …"
+        ),
+    )
+
+
+def added(partition: Partition) -> GapError:
+    """A partition was added to a topic whose records were applied already: keys have moved into it from others."""
+    return GapError(
+        f"The partition {partition} was added to a topic in use: newer records of some rows are in it, older ones in "
+        "another partition, and no order holds between the two.",
+        remedy=(
+            "When all that the topic's other partitions held then is applied (deltasync lag), no older record is left: "
+            f"deltasync ledger set {partition.topic} {partition.number} 0 --reason …, and restart deltasync run. Where "
+            "their number was not multiplied (2 became 3), keys moved among the old ones, too: read the table again."
         ),
     )

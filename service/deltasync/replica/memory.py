@@ -5,20 +5,29 @@ A transaction does all of its work at its end, at once; what can go wrong on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 
+from deltasync.canary import Beat, Judgement, judge, refusal
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.errors import FencedError, GapError, RecordError, RefusedError
+from deltasync.errors import FencedError, GapError, RecordError, RefusedError, SourceError
 from deltasync.parking import Letter, Parked, Void
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch, Steps
 from deltasync.progress import Claim, Progress, placed
 from deltasync.replica import evolve
 from deltasync.replica.constraints import NONE, Constraints, parents_first
-from deltasync.replica.ledger import fenced, recreated
-from deltasync.replica.memory_table import Foreign, MemoryTable, NoParentError, NotUniqueError, OperationalError
+from deltasync.replica.ledger import added, fenced, recreated
+from deltasync.replica.memory_table import (
+    Foreign,
+    MemoryTable,
+    NoParentError,
+    NotUniqueError,
+    OperationalError,
+    Row,
+)
 from deltasync.replica.tables import CANARY
 from deltasync.replica.writer import misfit
 from deltasync.table import SourceTable, Table, TableId
@@ -35,6 +44,9 @@ class Database:
         self.letters: list[tuple[str, Letter]] = []  # with their topics' ids
         self.locks: dict[Partition, Replica] = {}
         self.foreign: list[Foreign] = []
+        self.refused: str | None = None
+        self.doubt: str | None = None
+        self.missing: dict[TableId, str] = {}
 
     def place(self, partition: Partition, to: Claim, reason: str) -> None:
         """Move the ledger by hand (see `by_hand.place`)."""
@@ -44,6 +56,36 @@ class Database:
         before = of_topic.pop(to.topic_id, None) or Progress(to.progress.next_offset)
         of_topic[to.topic_id] = placed(before, to.progress.next_offset)
         self.audit.append(partition)
+
+    def accept(self, reason: str) -> None:
+        """Go on with the source as it is (see `identity.accept`)."""
+        if not reason.strip():
+            raise RefusedError("A source is not accepted without a reason.", remedy="Say why: --reason TEXT.")
+        if not (self.refused or self.doubt or self.missing):
+            raise RefusedError("There is nothing to accept.", remedy="")
+        for id_ in self.missing:
+            self.source_tables[id_] = self.source_tables[id_]._replace(complete=True)
+        self.missing, self.doubt = {}, None
+        if self.refused is not None:
+            self.refused = None
+            self.tables[CANARY.id] = MemoryTable(CANARY)
+            for partition, of_topic in self.ledger.items():
+                topic_id, progress = next(reversed(of_topic.items()))
+                self.place(partition, Claim(topic_id, Progress(progress.next_offset)), reason)
+
+    def judge(self, beats: Sequence[Beat]) -> Judgement:
+        """What beats tell beside the newest one applied."""
+        rows = self.tables[CANARY.id].rows.values()
+        known = next((_beat(row) for row in rows if beats and row["pipeline"] == beats[0].pipeline), None)
+        return judge(known, beats)
+
+    def note(self, told: Judgement) -> None:
+        """Write down what beats told (see `identity.note`)."""
+        self.refused, self.doubt = told.refused or self.refused, told.doubt or self.doubt
+        for id_, table in self.source_tables.items() if told.hole else ():
+            if table.captured and not table.dropped and (table.complete or id_ in self.missing):
+                self.missing[id_] = f"{self.missing.get(id_, '')} {told.hole}".strip()
+                self.source_tables[id_] = table._replace(complete=False)
 
     def refit(self, table: Table) -> None:
         """Make a table what the source's is, by hand, and release it (see `setup._refit`)."""
@@ -69,9 +111,12 @@ class Replica:
         self._foreign = database.foreign if ordered else ()
         self._ended = False
 
-    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
+    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
         self._begin()
-        return {partition: self._open(partition, topic_id) for partition, topic_id in ids.items()}
+        if self._database.refused is not None:
+            return dict.fromkeys(ids, refusal(self._database.refused))
+        known = {(p.topic, id_) for p, of_topic in self._database.ledger.items() for id_ in of_topic}
+        return {partition: self._open(partition, topic_id, known) for partition, topic_id in ids.items()}
 
     def parked(self, ids: Mapping[Partition, str]) -> dict[Partition, Parked]:
         self._begin()
@@ -120,9 +165,14 @@ class Replica:
         self._ended = False
         self._at("begin")
 
-    def _open(self, partition: Partition, topic_id: str) -> Progress | GapError:
-        of_topic = self._database.ledger.setdefault(partition, {topic_id: Progress()})
-        return of_topic.get(topic_id) or recreated(partition)
+    def _open(self, partition: Partition, topic_id: str, known: Collection[tuple[str, str]]) -> Progress | GapError:
+        """Open it; `known` are the topics that the ledger knew before, with their ids."""
+        of_topic = self._database.ledger.get(partition)
+        if of_topic is None and (partition.topic, topic_id) in known:
+            return added(partition)
+        if of_topic is None and partition.topic not in {topic for topic, _ in known}:
+            of_topic = self._database.ledger[partition] = {topic_id: Progress()}
+        return (of_topic or {}).get(topic_id) or recreated(partition)
 
     def _fence(self, claims: Mapping[Partition, Claim]) -> None:
         for partition, claim in claims.items():
@@ -131,9 +181,15 @@ class Replica:
             found = self._database.ledger.get(partition, {}).get(claim.topic_id)
             if found is None or found.next_offset != claim.progress.next_offset:
                 raise fenced(partition, found and found.next_offset, claim)
+        if self._database.refused is not None:
+            raise FencedError(self._database.refused, remedy="")
 
     def _commit(self, batch: Batch) -> int:
         """All or nothing: what may raise comes before what is kept."""
+        told = self._database.judge(batch.beats)
+        if told.refused is not None:
+            self._database.note(told)
+            raise FencedError(told.refused, remedy="")
         tables = dict(self._database.tables)
         source_tables = self._evolved(tables, batch.events)
         count = self._write(tables, batch.plans)
@@ -144,6 +200,7 @@ class Replica:
         letters = self._set_aside(batch)
         self._database.tables, self._database.source_tables = tables, source_tables
         self._database.letters = letters
+        self._database.note(told)
         for partition, progress in batch.to.items():
             self._database.ledger[partition][batch.claims[partition].topic_id] = progress
         return count
@@ -216,6 +273,13 @@ class Replica:
 def _is_void(letter: Letter, by: Void) -> bool:
     record = letter.record
     return (record.partition, letter.table) == (by.partition, by.table) and record.offset < by.offset
+
+
+def _beat(row: Row) -> Beat:
+    at = datetime.fromisoformat(row["beat_at"] or "")
+    return Beat(
+        row["pipeline"] or "", int(row["beat"] or 0), at, row["system_identifier"] or "", int(row["timeline"] or 0)
+    )
 
 
 def _fit(tables: dict[TableId, MemoryTable], table: Table, before: Table | None, *, was_held: bool) -> str | None:

@@ -15,23 +15,32 @@ _SKIPPED: sa.ColumnElement[str] = sa.literal_column("'$.columns[*] ? (@.skipped 
 
 
 class Canary(NamedTuple):
-    """The newest canary that arrived; `beat_at_us` is microseconds since 1970 by the source's clock."""
+    """The newest canary that arrived; `beat_at_us` is microseconds since 1970 by the source's clock.
+
+    `refused` and `doubt` are what an operator has not accepted yet (see `tables.source_canary`).
+    """
 
     beat: int
     beat_at_us: int
     publication_digest: str
     publication_tables: int
     slot_wal_status: str | None
+    refused: str | None = None
+    doubt: str | None = None
 
 
 class Known(NamedTuple):
-    """A source table as the schema log left it here; `skipped` are the columns that are left alone."""
+    """A source table as the schema log left it here; `skipped` are the columns that are left alone.
+
+    `missing` tells which beats of the canary never came, so that it is incomplete.
+    """
 
     table: TableId
     captured: bool
     complete: bool
     held: str | None
     skipped: tuple[str, ...] = ()
+    missing: str | None = None
 
 
 class View(NamedTuple):
@@ -59,20 +68,20 @@ def read_canary(connection: sa.Connection, pipeline: str) -> Canary | None:
     if row is None:
         return None
     at_us = ledger.to_us(row.beat_at)
-    return Canary(row.beat, at_us, row.publication_digest, row.publication_tables, row.slot_wal_status)
+    seen = (row.publication_digest, row.publication_tables, row.slot_wal_status)
+    return Canary(row.beat, at_us, *seen, row.refused, row.doubt)
 
 
 def read_tables(connection: sa.Connection, pipeline: str) -> tuple[Known, ...]:
     """The tables of the source that exist; of their descriptions only what is skipped."""
     columns = source_table.c
     skipped = sa.func.jsonb_path_query_array(columns.description, _SKIPPED)
-    query = sa.select(
-        columns.schema_name, columns.table_name, columns.captured, columns.complete, columns.held, skipped
-    )
+    state = (columns.captured, columns.complete, columns.held, columns.missing)
+    query = sa.select(columns.schema_name, columns.table_name, *state, skipped)
     rows = connection.execute(query.where(columns.pipeline == pipeline, ~columns.dropped))
     return tuple(
-        Known(TableId(schema, name), captured, complete, held, tuple(skipped or ()))
-        for schema, name, captured, complete, held, skipped in rows
+        Known(TableId(schema, name), captured, complete, held, tuple(skipped or ()), missing)
+        for schema, name, captured, complete, held, missing, skipped in rows
     )
 
 

@@ -10,13 +10,13 @@ from psycopg import sql
 
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
-from deltasync.errors import FencedError, GapError, RefusedError, StandbyError
+from deltasync.errors import FencedError, GapError, RefusedError, SourceError, StandbyError
 from deltasync.failure import Verdict, describe, lacks_room, verdict
 from deltasync.parking import Parked
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch, Steps
 from deltasync.progress import Progress
-from deltasync.replica import by_hand, catalog, dead_letters, evolve, ledger
+from deltasync.replica import by_hand, catalog, dead_letters, evolve, identity, ledger
 from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
 from deltasync.replica.writer import Writer
 from deltasync.settings import Settings
@@ -37,7 +37,7 @@ class Replica:
         self._connection: sa.Connection | None = None
         self._writer: Writer | None = None
 
-    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError]:
+    def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
         """How far these partitions were applied (see `ledger.open_partitions`)."""
         with self._begin() as connection:
             return ledger.open_partitions(connection, self._settings.pipeline, ids)
@@ -61,20 +61,23 @@ class Replica:
         """Apply a batch and move the ledger in one transaction; returns how many rows were written.
 
         Raises FencedError where the ledger is not where `claims` say; then nothing was written, as
-        after any other error. An error from COMMIT itself leaves open whether it took place: the
-        fence of the next try answers that.
+        after any other error. So it does where `beats` tell of another source, which is written down. An error from
+        COMMIT itself leaves open whether it took place: the fence of the next try answers that.
         """
         pipeline = self._settings.pipeline
         with self._begin() as connection:
             ledger.fence(connection, pipeline, batch.claims)
-            if batch.events:
-                self._evolve(connection, batch.events)
-            written = self._write(connection, batch)
-            if batch.letters or batch.voids:
-                dead_letters.store(connection, pipeline, batch)
-                dead_letters.void(connection, pipeline, batch.voids)
-            ledger.move(connection, pipeline, batch.claims, batch.to)
-        return written
+            refused = identity.note(connection, pipeline, batch.beats) if batch.beats else None
+            if refused is None:
+                if batch.events:
+                    self._evolve(connection, batch.events)
+                written = self._write(connection, batch)
+                if batch.letters or batch.voids:
+                    dead_letters.store(connection, pipeline, batch)
+                    dead_letters.void(connection, pipeline, batch.voids)
+                ledger.move(connection, pipeline, batch.claims, batch.to)
+                return written
+        raise FencedError(refused, remedy="The ledger says why, and what to do.")
 
     def _write(self, connection: sa.Connection, batch: Batch) -> int:
         if self._writer is None:
@@ -100,7 +103,11 @@ class Replica:
             connection.close()
 
     def _evolve(self, connection: sa.Connection, events: Iterable[SchemaEvent]) -> None:
-        """Follow entry by entry: what the one adds and fills, the next one may change again."""
+        """Follow entry by entry: what the one adds and fills, the next one may change again.
+
+        One pipeline at a time, so that of two which announce one table the second finds the first.
+        """
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('deltasync source_table', 0))"))
         known = catalog.load(connection, self._settings.pipeline)
         changed: dict[TableId, SourceTable] = {}
         for event in events:
@@ -120,6 +127,10 @@ class Replica:
 
     def _fit(self, connection: psycopg.Connection, table: SourceTable, before: SourceTable | None) -> str | None:
         """Why the table is held; None where it fits. DDL that the replica refuses holds its own table only."""
+        tables = [table.description.id] if table.description is not None else []
+        shared = catalog.shared(connection, self._settings.pipeline, tables)
+        if shared is not None:
+            return shared.held
         if table.held is not None or (before is not None and before.held is not None) or table.description is None:
             return table.held if table.held == evolve.HOLE else evolve.still_held(connection, table)
         try:
@@ -139,11 +150,22 @@ class Replica:
                 remedy="Start deltasync run again to stand by: it takes over when the other one has ended.",
             )
 
+    def _refuse_shared(self, connection: sa.Connection) -> None:
+        """Tables that were filled by two pipelines before any of them was held: nobody knows whose rows are right."""
+        pipeline = self._settings.pipeline
+        try:
+            with connection.begin():
+                catalog.refuse_shared(driver(connection), pipeline, catalog.filled(catalog.load(connection, pipeline)))
+        except BaseException:
+            self.close()
+            raise
+
     def _begin(self) -> _Transaction:
         if self._connection is None:
             self._connection = open_replica(self._settings, name="run")
             if self._settings.consistency == "transaction":
                 self._take_lead(driver(self._connection))
+            self._refuse_shared(self._connection)
             ordered = self._settings.replica.constraints == "ordered"
             if not ordered:
                 take_replica_role(driver(self._connection))

@@ -56,6 +56,7 @@ def setup(settings: Settings) -> Report:
         _extensions(connection, role, described)
         connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
         _tables_of_ours(core)
+        catalog.refuse_shared(connection, settings.pipeline, (table.id for table in described))
         created, not_made = _make(connection, described)
         released, held = _refit(core, settings.pipeline)
     return Report(role if made else None, created, released, not_made | held)
@@ -162,7 +163,8 @@ def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str
     for id_, table in catalog.load(core, pipeline).items():
         if table.held is None:
             continue
-        misfit = _misfit(driver(core), table)
+        shared = catalog.shared(driver(core), pipeline, [id_])
+        misfit = shared.held if shared else _misfit(driver(core), table)
         if misfit is None:
             catalog.store(core, pipeline, {id_: evolve.released(table)})
             released.append(str(id_))

@@ -31,7 +31,10 @@ MIGRATIONS = {
         "ALTER TABLE deltasync.ledger ADD COLUMN tied bytea[] NOT NULL DEFAULT '{}'",
         "ALTER TABLE deltasync.ledger ADD COLUMN floor_seq0 bigint, ADD COLUMN floor_committed_at timestamptz",
     ),
-    3: (),
+    3: (
+        "ALTER TABLE deltasync.source_table ADD COLUMN missing varchar",
+        "ALTER TABLE deltasync.source_canary ADD COLUMN refused varchar, ADD COLUMN doubt varchar",
+    ),
 }
 
 metadata = MetaData(schema=SCHEMA)
@@ -126,7 +129,8 @@ dead_letter_audit = Table(
     Column("record_value", LargeBinary),
 )
 
-# The newest description of each table, folded from the source's schema_log.
+# The newest description of each table, folded from the source's schema_log; `missing`: which beats of the canary never
+# came, so that rows of it may not have come either (see `canary`).
 source_table = Table(
     "source_table",
     metadata,
@@ -140,9 +144,11 @@ source_table = Table(
     Column("reason", String),
     Column("held", String),
     Column("description", JSONB),
+    Column("missing", String),
 )
 
-# The newest canary: what the source's heartbeat saw of itself, and when that became visible here.
+# The newest canary: what the source's heartbeat saw of itself, and when that became visible here. `refused`: why
+# nothing of this source is applied; `doubt`: what an operator has to know of it. Both stay until they are accepted.
 source_canary = Table(
     "source_canary",
     metadata,
@@ -154,6 +160,8 @@ source_canary = Table(
     Column("slot_wal_status", String),
     Column("system_identifier", String, nullable=False),
     Column("timeline", Integer, nullable=False),
+    Column("refused", String),
+    Column("doubt", String),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from deltasync.canary import refusal
 from deltasync.change import Partition
 from deltasync.connect.status import State as Task
 from deltasync.connect.status import Status, Unit
@@ -21,7 +22,8 @@ NOW = 1000.0
 ORDERS = TableId("shop", "orders")
 SLOT = SlotState(1, 1, 0, "reserved", active=True, invalidation_reason=None)
 SOURCE = SourceView(0, publication=True, slot=SLOT, holes=())
-REPLICA = ReplicaView(Canary(1, 0, "same", 3, "reserved"), (Known(ORDERS, True, True, None),), "same")  # noqa: FBT003
+KNOWN = Known(ORDERS, captured=True, complete=True, held=None)
+REPLICA = ReplicaView(Canary(1, 0, "same", 3, "reserved"), (KNOWN,), "same")
 WELL = Facts(
     state=State.RUNNING,
     failing=None,
@@ -53,6 +55,12 @@ def with_canary(wal_status: str) -> Facts:
     """The source itself cannot be asked."""
     canary = Canary(1, 0, "same", 3, wal_status)
     return WELL._replace(source=None, replica=Reading(REPLICA._replace(canary=canary), NOW))
+
+
+def with_doubt(**what: str) -> Facts:
+    canary = Canary(1, 0, "same", 3, "reserved", **what)
+    stopped = Trouble(Partition("p.shop.orders", 0), PartitionState.STOPPED, refusal("It is another one."))
+    return WELL._replace(replica=Reading(REPLICA._replace(canary=canary), NOW), troubles=[stopped])
 
 
 def with_table(known: Known) -> Facts:
@@ -95,6 +103,9 @@ def test_all_is_well() -> None:
         (with_canary("lost"), "slot is invalidated"),
         (with_table(Known(ORDERS, True, False, None)), "shop.orders is incomplete"),  # noqa: FBT003
         (with_table(Known(ORDERS, True, True, "its key differs")), "shop.orders is held. its key differs."),  # noqa: FBT003
+        (with_table(KNOWN._replace(complete=False, missing="Beat 5 never came.")), "missing from shop.orders. Beat 5"),
+        (with_doubt(refused="It is another one."), "Nothing of the pipeline is applied. It is another one. Read the"),
+        (with_doubt(doubt="It failed over to 2."), "The source failed over. It failed over to 2."),
         (
             with_connector(Task.RUNNING, "org.x.SomeException: odd"),
             "connector's task 0 has failed. org.x.SomeException",

@@ -31,6 +31,7 @@ _COMMANDS = (
     "wait",
     "compare",
     "resync",
+    "recover",
     "settings",
     "demo",
 )

@@ -44,6 +44,12 @@ def complete(connection: sa.Connection, pipeline: str, table: TableId) -> None:
     connection.execute(sa.update(source_table).where(*is_it).values(complete=True))
 
 
+def owe(connection: sa.Connection, pipeline: str) -> None:
+    """Write down that rows of all captured tables are owed."""
+    c = source_table.c
+    connection.execute(sa.update(source_table).where(c.pipeline == pipeline, c.captured).values(complete=False))
+
+
 def _from_row(row: sa.Row[tuple[object, ...]]) -> SourceTable:
     values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
     description = values["description"]

@@ -277,7 +277,7 @@ def _gap(partition: Partition, what: str) -> GapError:
     return GapError(
         f"Records of {partition} are missing: {what}.",
         remedy=(
-            "Read its table again from the source; when it is known that nothing is missing: deltasync ledger set "
+            "Read its table again: deltasync resync. Only if it is known that nothing is missing: deltasync ledger set "
             f"{partition.topic} {partition.number} OFFSET --reason …"
         ),
     )

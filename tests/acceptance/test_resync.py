@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import psycopg
 from tests.acceptance.topics import Topics
 from tests.flow import Flow, until
 from tests.integration.test_resync import resync, shadows, started
+
+from deltasync.connect.client import ConnectClient
 
 
 @contextmanager
@@ -141,4 +144,34 @@ def _pays_what_is_owed(flow: Flow) -> None:
     flow.wait_equal("shop.owed")
     columns = "SELECT FROM information_schema.columns WHERE table_name = 'owed' AND column_name = 'more'"
     until(lambda: flow.replica.execute(columns).rowcount == 1, "a later entry of the schema log is here")
+    assert flow.replica.execute("SELECT bool_and(complete) FROM deltasync.source_table").fetchone() == (True,)
+
+
+def test_the_slot_is_lost(flow: Flow) -> None:
+    """Rows and tables that changed while nobody kept the changes, deletes included; the worker and the source go on."""
+    flow.set_up("""
+        CREATE SCHEMA shop;
+        CREATE TABLE shop.item (id int PRIMARY KEY, n int);
+        CREATE TABLE shop.ok (id int PRIMARY KEY);
+        INSERT INTO shop.item SELECT n, n FROM generate_series(1, 50) n;
+    """)
+    flow.start_worker()
+    flow.wait_equal("shop.item", "shop.ok")
+    assert "The slot" in flow.cli("recover", code=1)
+    with ConnectClient(flow.settings.connect.url or "") as client:
+        client.stop(flow.connector)
+        until(lambda: flow.streaming() is None, "the slot is free")
+        flow.source.execute("SELECT pg_drop_replication_slot(%s)", [flow.settings.slot])
+    flow.source.execute("DELETE FROM shop.item WHERE id < 10")
+    flow.source.execute("UPDATE shop.item SET n = 0 WHERE id > 40")
+    flow.source.execute("INSERT INTO shop.item VALUES (60, 60)")
+    flow.source.execute("ALTER TABLE shop.item ADD more int; UPDATE shop.item SET more = id WHERE id = 20")
+    flow.source.execute("CREATE TABLE shop.late (id int PRIMARY KEY); INSERT INTO shop.late VALUES (1)")
+    found = {
+        one["table"]: one for one in json.loads(flow.cli("recover", "--reason", "slot dropped", "--json"))["tables"]
+    }
+    assert found["shop.item"]["surplus"] == 9
+    assert found["shop.late"]["missing"] == 1
+    flow.source.execute("INSERT INTO shop.item VALUES (61, 61); DELETE FROM shop.ok; INSERT INTO shop.late VALUES (2)")
+    flow.wait_equal("shop.item", "shop.ok", "shop.late")
     assert flow.replica.execute("SELECT bool_and(complete) FROM deltasync.source_table").fetchone() == (True,)

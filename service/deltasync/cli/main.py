@@ -32,6 +32,7 @@ _COMMANDS = (
     "wait",
     "compare",
     "resync",
+    "recover",
     "settings",
     "demo",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -38,16 +39,23 @@ def resync(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is read beside the table goes, as on Ctrl-C
     job = Job(reason, timeout, dry_run, (lambda _doing: None) if as_json else output.doing)
+    report(resync_tables(settings_module.load(), tables, job), as_json=as_json, dry_run=dry_run)
+
+
+def report(done: Iterable[Resynced], *, as_json: bool, dry_run: bool = False) -> None:
+    """Print what is done to each table; as JSON at the end, also where a later one is refused."""
     found = []
-    for one in resync_tables(settings_module.load(), tables, job):
-        found.append(one)
-        if not as_json:
-            _print(one, dry_run=dry_run)
-    if as_json:
-        output.json({"tables": found})
+    try:
+        for one in done:
+            found.append(one)
+            if not as_json:
+                _say(one, dry_run=dry_run)
+    finally:
+        if as_json:
+            output.json({"tables": found})
 
 
-def _print(one: Resynced, *, dry_run: bool) -> None:
+def _say(one: Resynced, *, dry_run: bool) -> None:
     counts = f"{one.missing:,} missing, {one.surplus:,} surplus, {one.different:,} different"
     done = "would be" if dry_run else "were"
     output.say(f"{one.table}: {one.source_rows:,} rows on the source; {counts} {done} put right in {one.seconds:.1f} s")

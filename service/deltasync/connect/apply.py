@@ -101,17 +101,25 @@ def delete(client: ConnectClient, name: str, *, reset_offsets: bool, patience: P
     The slot stays in any case. Raises DeltasyncError where the connector does not come to a stop in time.
     """
     if reset_offsets:
-        client.stop(name)
-        deadline = patience.clock() + patience.timeout_s
-        while client.status(name).condition is not Condition.STOPPED:
-            if patience.clock() >= deadline:
-                raise DeltasyncError(
-                    f"The connector {name} did not stop within {patience.timeout_s:g} s; its offsets stay.",
-                    remedy="Read the log of Connect's worker, and delete it again.",
-                )
-            patience.sleep(POLL_S)
-        client.reset_offsets(name)
+        forget_offsets(client, name, patience)
     client.delete(name)
+
+
+def forget_offsets(client: ConnectClient, name: str, patience: Patience = PATIENT) -> None:
+    """Stop a connector and delete its offsets; it stays stopped.
+
+    Raises DeltasyncError where it does not come to a stop in time.
+    """
+    client.stop(name)
+    deadline = patience.clock() + patience.timeout_s
+    while client.status(name).condition is not Condition.STOPPED:
+        if patience.clock() >= deadline:
+            raise DeltasyncError(
+                f"The connector {name} did not stop within {patience.timeout_s:g} s; its offsets stay.",
+                remedy="Read the log of Connect's worker, and delete it again.",
+            )
+        patience.sleep(POLL_S)
+    client.reset_offsets(name)
 
 
 def find_status(client: ConnectClient, name: str) -> Status | None:

@@ -124,13 +124,13 @@ def _source(facts: Facts) -> Iterator[Reason]:
         yield Reason(
             "The publication is missing on the source.",
             "It was dropped, or never made: what is committed meanwhile is lost to Kafka, and Connect does not notice.",
-            "Run `deltasync source setup`, then read the tables again that changed meanwhile.",
+            "Run `deltasync source setup`, then `deltasync recover --force`: it reads the tables again.",
         )
     if found.slot is None:
         yield Reason(
             "The replication slot is missing on the source.",
             "It was dropped, or the connector has not made it yet.",
-            "`deltasync connectors status` says which. Where it was dropped, start anew: the changes since are lost.",
+            "`deltasync connectors status` says which. Where it was dropped, run `deltasync recover`.",
         )
     elif found.slot.wal_status == "lost" or found.slot.invalidation_reason:
         yield _lost(found.slot.invalidation_reason)
@@ -148,7 +148,7 @@ def _lost(why: str | None) -> Reason:
     return Reason(
         "The replication slot is invalidated.",
         f"The source removed what the connector had not read{f' ({why})' if why else ''}; Connect does not notice.",
-        "The changes since are lost to Kafka: drop the slot, reset the connector's offsets and start anew.",
+        "The changes since are lost to Kafka: `deltasync recover` makes another slot and reads the tables again.",
     )
 
 

@@ -93,10 +93,16 @@ def store(connection: sa.Connection, pipeline: str, tables: Mapping[TableId, Sou
 
 
 def complete(connection: sa.Connection, pipeline: str, table: TableId) -> None:
-    """Write down that no rows of a table are owed any more."""
+    """Write down that no rows of a table are owed any more, nor may be missing."""
     c = source_table.c
     is_it = (c.pipeline == pipeline, c.schema_name == table.schema, c.table_name == table.name)
-    connection.execute(sa.update(source_table).where(*is_it).values(complete=True))
+    connection.execute(sa.update(source_table).where(*is_it).values(complete=True, missing=None))
+
+
+def owe(connection: sa.Connection, pipeline: str) -> None:
+    """Write down that rows of all captured tables are owed."""
+    c = source_table.c
+    connection.execute(sa.update(source_table).where(c.pipeline == pipeline, c.captured).values(complete=False))
 
 
 def _from_row(row: sa.Row[tuple[object, ...]]) -> SourceTable:

@@ -211,8 +211,8 @@ def recreated(partition: Partition) -> GapError:
     return GapError(
         f"The topic {partition.topic} was deleted and made again: the ledger knows it under another id.",
         remedy=(
-            "What was not applied before that is in neither. Read its table again; when it is known that nothing is "
-            f"missing: deltasync ledger set {partition.topic} {partition.number} 0 --reason …"
+            "What was not applied before is in neither. Read its table again: deltasync resync. Only if it is known "
+            f"that nothing is missing: deltasync ledger set {partition.topic} {partition.number} 0 --reason …"
         ),
     )
 

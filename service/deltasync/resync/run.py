@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from deltasync.change import Log, Partition
 from deltasync.compact import compact
-from deltasync.errors import DeltasyncError, GapError, RefusedError, UnreachableError
+from deltasync.errors import DeltasyncError, GapError, RecordError, RefusedError, UnreachableError
 from deltasync.kafka.admin import Admin
 from deltasync.kafka.reader import Reader
 from deltasync.monitor.lag import topics
@@ -43,8 +43,8 @@ from deltasync.settings import Settings
 from deltasync.table import SourceTable, Table, TableId
 from deltasync.verify.rounds import chosen
 
-# A table that changes (ALTER TABLE) each time is left to a quieter hour.
-_TRIES = 4
+# So long a change of a table may be on its way through the schema log; one that goes on is left to a quieter hour.
+_CHANGES_S_MAX = 20.0
 _AGAIN_S = 1.0
 _POLL_S = 0.2
 # A worker's transaction ends by then.
@@ -77,29 +77,44 @@ def resync(settings: Settings, names: Collection[str], job: Job) -> Iterator[Res
 
     Blocks while each is read, and yields what was written. Others may write to the source, and the worker may run.
     Raises SettingsError for a name that is not captured, RefusedError where that cannot be done, UnreachableError
-    where a server does not answer or something is not over in time: then nothing of that table was written.
+    where a server does not answer or something is not over in time: then nothing of that table was written. One that
+    is refused does not keep up those behind it.
     """
     settings.need("source.dsn", "replica.dsn", "kafka.bootstrap", "unavailable_value")
+    refuse_whole_transactions(settings)
+    refused: DeltasyncError | None = None
+    for table in sorted(chosen(settings, names)):
+        try:
+            done = _until_unchanged(settings, table, job)
+        except (RefusedError, RecordError) as error:
+            job.tell(f"{table} is left as it is: {error.what}")
+            refused = refused or error
+        else:
+            yield done
+    if refused is not None:
+        raise refused
+
+
+def refuse_whole_transactions(settings: Settings) -> None:
+    """Raises RefusedError where no table may be ahead of the others."""
     if settings.consistency == "transaction":
         raise RefusedError(
             'With consistency = "transaction" no table may be ahead of the others, as one that is read again is.',
             remedy="Empty the replica and read all of it anew: see the README, from one consistency to the other.",
         )
-    for table in sorted(chosen(settings, names)):
-        yield _until_unchanged(settings, table, job)
 
 
 def _until_unchanged(settings: Settings, table: TableId, job: Job) -> Resynced:
-    for number in range(1, _TRIES + 1):
+    until = time.monotonic() + _CHANGES_S_MAX
+    while True:
         try:
             with closing(_Run(settings, table, job)) as run:
                 return run.run()
         except ChangedError as changed:
-            if number == _TRIES:
+            if time.monotonic() > until:
                 raise changed.why from None
             job.tell(f"{table} begins again: {changed.why.what}")
             time.sleep(_AGAIN_S)
-    raise AssertionError
 
 
 class _Run:
@@ -175,7 +190,7 @@ class _Run:
     def _known(self) -> tuple[SourceTable, Table, Table]:
         """What is known of the table, as the source announced it, and as the replica has it.
 
-        Raises RefusedError where they do not fit.
+        Raises RefusedError where they do not fit, ChangedError where it is not known yet.
         """
         with self._replica.begin():
             tables = catalog.load(self._replica, self._settings.pipeline)
@@ -185,10 +200,7 @@ class _Run:
         )
         known = tables.get(self._id)
         if known is None or known.description is None or not known.captured or target is None:
-            raise RefusedError(
-                f"The replica does not know the table {self._id} yet.",
-                remedy="Its announcement is on its way, if the connector and `deltasync run` run.",
-            )
+            raise ChangedError(_unknown(self._id))
         error = misfit(known.description, target)
         if known.held is not None or error is not None:
             why = known.held or (error and error.what.removesuffix("."))
@@ -302,6 +314,13 @@ class _Run:
 def _shape(table: Table) -> object:
     """What of a description the rows and their order in COPY depend on."""
     return table.primary_key, {column.name: column.sql_type for column in table.stored_columns}
+
+
+def _unknown(table: TableId) -> RefusedError:
+    return RefusedError(
+        f"The replica does not know the table {table} yet.",
+        remedy="Its announcement is on its way, if the connector and `deltasync run` run.",
+    )
 
 
 def _changed(table: TableId) -> RefusedError:

@@ -70,7 +70,7 @@ def teardown(settings: Settings, *, dry_run: bool = False) -> Report:
             steps = list(_steps(found, settings.pipeline))
             if not dry_run:
                 if found.slot:
-                    _wait_free(connection, found.slot)
+                    wait_free(connection, found.slot)
                 for step in steps:
                     connection.execute(step.text)
         except psycopg.Error as error:
@@ -140,7 +140,8 @@ def _entries(pipeline: str) -> Iterator[_Step]:
         yield _Step(delete, f"entries of deltasync.{table}")
 
 
-def _wait_free(connection: Connection[TupleRow], slot: str) -> None:
+def wait_free(connection: Connection[TupleRow], slot: str) -> None:
+    """Return when nobody reads a slot. Blocks for up to 15 s, and raises RefusedError then."""
     deadline = time.monotonic() + _SLOT_TIMEOUT_S
     query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
     while (row := connection.execute(query, [slot]).fetchone()) is not None:

@@ -5,7 +5,8 @@
     ├── UnreachableError          exit 3   a server did not answer: could not tell
     ├── RefusedError              exit 1   what was asked for would break a promise
     ├── RecordError               exit 1   a record that cannot be read or applied exactly
-    │   └── ReferencedError                a row that has to go is referenced by others
+    │   ├── ReferencedError                a row that has to go is referenced by others
+    │   └── MisfitError                    a row does not fit what is known of its table
     ├── GapError                  exit 1   records are missing between the ledger and the log
     ├── FencedError               exit 1   another worker has taken the partition over
     ├── StandbyError              exit 1   another worker applies a pipeline that may have one only
@@ -55,6 +56,10 @@ class ReferencedError(RecordError):
     """A row that others reference cannot go yet: PostgreSQL's own refusal (`sqlstate`), told beforehand."""
 
     sqlstate = "23503"
+
+
+class MisfitError(RecordError):
+    """A record does not fit its table's description, which may be older than the record."""
 
 
 class GapError(DeltasyncError):

@@ -13,6 +13,7 @@ from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import GapError
 from deltasync.plan import TablePlan
 from deltasync.progress import Claim, Progress
+from deltasync.readable import Due
 from deltasync.table import SourceTable, TableId
 
 
@@ -115,6 +116,14 @@ class Replica(Protocol):
         Raises FencedError where the ledger is not where `claims` say; then nothing was written, as
         after any other error. An error from COMMIT itself leaves open whether it took place: the
         fence of the next try answers that.
+        """
+
+    def carry_out(self, due: Due, claims: Mapping[Partition, Claim]) -> bool:
+        """Make a table fit its next version, if that is this one, in a transaction of its own.
+
+        `claims` is the table's partition where all rows from before the version were applied; without it, only what
+        may be done at any time is. What the replica refuses is held. False where somebody else has the table's lock:
+        nothing was done, and it is to be tried again. Raises FencedError as `apply` does.
         """
 
     def cancel(self) -> None:

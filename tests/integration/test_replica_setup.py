@@ -153,6 +153,7 @@ def test_tables_of_an_older_version_are_migrated(settings: Settings, admin: psyc
     admin.execute(
         "ALTER TABLE deltasync.ledger DROP COLUMN tied, DROP COLUMN floor_seq0, DROP COLUMN floor_committed_at"
     )
+    admin.execute("ALTER TABLE deltasync.source_table DROP COLUMN pending; DROP TABLE deltasync.schema_audit")
     admin.execute("UPDATE deltasync.version SET version = 1")
     admin.execute(
         "INSERT INTO deltasync.ledger (pipeline, topic, topic_id, partition, next_offset) VALUES ('p','t','i',0,7)"

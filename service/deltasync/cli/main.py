@@ -24,6 +24,7 @@ _COMMANDS = (
     "source",
     "replica",
     "ledger",
+    "schema",
     "sequences",
     "run",
     "check",

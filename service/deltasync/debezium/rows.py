@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from deltasync.debezium.values import Codec, codec, markers
-from deltasync.errors import RecordError
+from deltasync.errors import MisfitError, RecordError
 from deltasync.postgres.types import type_key
 from deltasync.table import Column, Table
 
@@ -222,8 +222,8 @@ class RowDecoder:
                 values[position] = [None if value is None else convert(value) for value in values[position]]
         return Rows(tuple(names), values)
 
-    def _misfit(self, why: str) -> RecordError:
-        return RecordError(
+    def _misfit(self, why: str) -> MisfitError:
+        return MisfitError(
             f"A record of {self.table.id} does not fit the table's description: {why}.",
             remedy=f"{_of_converter(why)}See whether the table was changed without being announced: run deltasync "
             "source setup again.",

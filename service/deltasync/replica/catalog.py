@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import insert
 
 from deltasync.replica.tables import source_table
-from deltasync.table import SourceTable, Table, TableId
+from deltasync.table import SourceTable, Table, TableId, Version
 
 
-def load(connection: sa.Connection, pipeline: str) -> dict[TableId, SourceTable]:
-    """All tables that the source announced."""
-    rows = connection.execute(sa.select(source_table).where(source_table.c.pipeline == pipeline))
+def load(connection: sa.Connection, pipeline: str, *, to_change: bool = False) -> dict[TableId, SourceTable]:
+    """All tables that the source announced; `to_change`: nobody else changes them until the transaction ends."""
+    query = sa.select(source_table).where(source_table.c.pipeline == pipeline)
+    if to_change:
+        query = query.order_by(source_table.c.schema_name, source_table.c.table_name).with_for_update()
+    rows = connection.execute(query)
     return {TableId(row.schema_name, row.table_name): _from_row(row) for row in rows}
 
 
@@ -48,6 +52,7 @@ def _from_row(row: sa.Row[tuple[object, ...]]) -> SourceTable:
         reason=values["reason"],
         held=values["held"],
         description=None if description is None else Table.from_value(description),
+        pending=msgspec.convert(values["pending"], type=tuple[Version, ...]),
     )
 
 
@@ -59,4 +64,5 @@ def _to_row(pipeline: str, id_: TableId, table: SourceTable) -> dict[str, object
         "table_name": id_.name,
         **table._asdict(),
         "description": sa.null() if description is None else description,
+        "pending": msgspec.to_builtins(table.pending),
     }

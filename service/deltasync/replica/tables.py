@@ -23,13 +23,14 @@ from deltasync.table import TypeName
 
 SCHEMA = "deltasync"
 # Raised with every change of the tables below; `replica setup` migrates, `run` refuses a newer one.
-VERSION = 2
+VERSION = 3
 # What leads from the version before to this one; new tables need no statement.
 MIGRATIONS = {
     2: (
         "ALTER TABLE deltasync.ledger ADD COLUMN tied bytea[] NOT NULL DEFAULT '{}'",
         "ALTER TABLE deltasync.ledger ADD COLUMN floor_seq0 bigint, ADD COLUMN floor_committed_at timestamptz",
-    )
+    ),
+    3: ("ALTER TABLE deltasync.source_table ADD COLUMN pending jsonb NOT NULL DEFAULT '[]'",),
 }
 
 metadata = MetaData(schema=SCHEMA)
@@ -79,7 +80,22 @@ ledger_audit = Table(
     Column("reason", String, nullable=False),
 )
 
-# The newest description of each table, folded from the source's schema_log.
+# Who approved which change of a table, and why.
+schema_audit = Table(
+    "schema_audit",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_now),
+    Column("by", String, nullable=False, server_default=text("session_user")),
+    Column("pipeline", String, nullable=False),
+    Column("schema_name", String, nullable=False),
+    Column("table_name", String, nullable=False),
+    Column("log_id", BigInteger, nullable=False),
+    Column("sql", String, nullable=False),
+    Column("reason", String, nullable=False),
+)
+
+# Each table's description and what became of it since, folded from the source's schema_log.
 source_table = Table(
     "source_table",
     metadata,
@@ -93,6 +109,7 @@ source_table = Table(
     Column("reason", String),
     Column("held", String),
     Column("description", JSONB),
+    Column("pending", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
 )
 
 # The newest canary: what the source's heartbeat saw of itself, and when that became visible here.

@@ -96,3 +96,25 @@ def test_a_table_that_is_read_for_long_does_not_keep_others(flow: Flow) -> None:
         assert json.loads(flow.cli("schema", "list", "--json"))[0]["state"] == "waits for its lock"
     flow.wait_equal("shop.t")
     assert not worker.events("failed for a passing reason; trying again")
+
+
+def test_what_the_policy_says_is_not_done(flow: Flow) -> None:
+    """A column that is ignored stays and may be null, a table that is held is made once approved, another stops."""
+    flow.env |= {"DELTASYNC_DDL_DROP_COLUMN": "ignore", "DELTASYNC_DDL_CREATE_TABLE": "hold"}
+    flow.set_up(_TABLES)
+    worker = flow.start_worker(DELTASYNC_DDL_RENAME_COLUMN="stop")
+    flow.wait_equal("shop.t")
+
+    flow.source.execute(
+        "ALTER TABLE shop.t DROP a; INSERT INTO shop.t VALUES (2, 2); CREATE TABLE shop.new (id int PRIMARY KEY)"
+    )
+    flow.source.execute("INSERT INTO shop.new VALUES (1)")
+    until(lambda: flow.count("shop.t") == 2, "the row without it")
+    assert flow.replica.execute("SELECT id, a FROM shop.t ORDER BY id").fetchall() == [(1, "one"), (2, None)]
+    until(lambda: "shop.new" in flow.cli("schema", "list"), "the new table held")
+    assert flow.cli("schema", "approve", "shop.new", "--reason", "wanted").endswith("done\n")
+    flow.wait_equal("shop.new")
+
+    flow.source.execute("ALTER TABLE shop.t RENAME n TO m; UPDATE shop.t SET m = 3")
+    until(lambda: worker.events("partition stopped"), "it stops")
+    assert "renamed to m" in worker.events("partition stopped")[0]["reason"]

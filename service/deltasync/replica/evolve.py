@@ -73,7 +73,8 @@ def _described(
 ) -> SourceTable:
     complete = event.complete and (before is None or before.complete)
     remade = before is not None and (before.dropped or before.held == REMADE)
-    held = REMADE if remade else NEW if before is None and policy[Kind.CREATE_TABLE] == "hold" else None
+    is_new = before is None and event.lsn is not None  # what is announced by set-up is wanted
+    held = REMADE if remade else NEW if is_new and policy[Kind.CREATE_TABLE] == "hold" else None
     state = SourceTable(event.id, event.captured, complete, False, event.reason, held, description)  # noqa: FBT003
     if before is None or before.description is None or remade or not (before.captured and event.captured):
         return state
@@ -102,7 +103,7 @@ def reason(table: SourceTable, policy: Mapping[str, Action]) -> str | None:
     """Why a table is held, by its next version; None where that is on its way."""
     if not table.pending or table.description is None or table.pending[0].action == "apply":
         return None
-    return told(changes(table.description, table.pending[0].description, policy)) or table.held
+    return table.held or told(changes(table.description, table.pending[0].description, policy))
 
 
 def marked(table: Table, before: Table | None) -> Table:

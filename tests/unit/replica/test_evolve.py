@@ -116,5 +116,7 @@ def test_nothing_is_applied_where_its_place_is_not_known() -> None:
 
 
 def test_a_table_that_is_created_may_have_to_be_approved() -> None:
-    found = evolve.fold([_event(1)], {}, {**POLICY, "create_table": "hold"})[TABLE.id]
-    assert found.held == evolve.NEW
+    """Not one that set-up announces: it is wanted."""
+    policy = {**POLICY, "create_table": "hold"}
+    assert evolve.fold([_event(1)._replace(lsn=7)], {}, policy)[TABLE.id].held == evolve.NEW
+    assert evolve.fold([_event(1, "announce")], {}, policy)[TABLE.id].held is None

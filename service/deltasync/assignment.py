@@ -18,7 +18,7 @@ from deltasync.ownership import Ownership
 from deltasync.parking import Parked
 from deltasync.ports import Consumer, Replica
 from deltasync.progress import Claim, Progress
-from deltasync.readable import Cut, Tables
+from deltasync.readable import Cut, Due, Tables
 
 log = structlog.get_logger(__name__)
 
@@ -175,6 +175,11 @@ class Assignment:
     def is_waiting(self) -> bool:
         """True if a partition waits for its table, and it is time to look whether more is known of it."""
         return self._ownership.due(self._clock())
+
+    def due(self) -> dict[Due, dict[Partition, Claim]]:
+        """The changes of tables for which the time has come, each with the partition that waits for it."""
+        found = {owned.cut.due: owned.partition for owned in self._ownership.waiting() if owned.cut and owned.cut.due}
+        return {due: {partition: self.claim(partition)} for due, partition in found.items()}
 
     def wake(self, tables: Tables) -> None:
         """Go on with the partitions that waited for other tables than they knew, or only for their next record."""

@@ -59,7 +59,7 @@ class RowError(RecordError):
 
 
 class MisfitError(RowError):
-    """A record does not fit the description of its table; another one may be on its way."""
+    """A record does not fit its table's description, which may be older than the record."""
 
 
 class ReferencedError(RecordError):

@@ -34,7 +34,12 @@ _OF_THE_ROW = (
 
 _FOREIGN_KEY = "23503"
 _NOT_UNIQUE = ("23505", "23P01")
-_NOT_OF_ITS_TYPE, _IS_NULL = "22P02", "23502"
+_MISFITS = (
+    "22P02",  # not of its type
+    "22003",  # out of its range
+    "22001",  # longer than it may be
+    "23502",  # null
+)
 
 
 class Verdict(Enum):
@@ -88,14 +93,8 @@ def lacks_room(error: BaseException) -> bool:
 
 
 def lacks_change(error: BaseException) -> bool:
-    """True where a change of the table may not be here (yet).
-
-    A value does not fit what is known of it, is no label of its enum, or may not be null.
-    """
-    return isinstance(error, MisfitError) or getattr(driver_error(error), "sqlstate", None) in {
-        _NOT_OF_ITS_TYPE,
-        _IS_NULL,
-    }
+    """True where a change of the table may not be here (yet): a value is none of its type, or may not be null."""
+    return isinstance(error, MisfitError) or getattr(driver_error(error), "sqlstate", None) in _MISFITS
 
 
 def driver_error(error: BaseException) -> BaseException | None:

@@ -15,6 +15,7 @@ from deltasync.errors import GapError, SourceError
 from deltasync.parking import Letter, Parked, Void
 from deltasync.plan import TablePlan
 from deltasync.progress import Claim, Progress
+from deltasync.readable import Due
 from deltasync.table import SourceTable, TableId
 
 
@@ -130,6 +131,14 @@ class Replica(Protocol):
         written down, and from then on for all of the pipeline. Where beats are missing, all captured tables are
         incomplete from here on. An error from COMMIT itself leaves open whether it took place: the fence of the next
         try answers that.
+        """
+
+    def carry_out(self, due: Due, claims: Mapping[Partition, Claim]) -> bool:
+        """Make a table fit its next version, if that is this one, in a transaction of its own.
+
+        `claims` is the table's partition where all rows from before the version were applied; without it, only what
+        may be done at any time is. What the replica refuses is held. False where somebody else has the table's lock:
+        nothing was done, and it is to be tried again. Raises FencedError as `apply` does.
         """
 
     def cancel(self) -> None:

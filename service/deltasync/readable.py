@@ -13,16 +13,24 @@ from deltasync.debezium.rows import RowDecoder, row_decoder
 from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES
 from deltasync.debezium.stock import StockForm
 from deltasync.errors import DeltasyncError, RecordError
-from deltasync.table import SourceTable, Table, TableId
+from deltasync.table import SourceTable, Table, TableId, Version
 
 # The reason that the source gives where its operator left a table out.
 EXCLUDED = "excluded"
 
 
+class Due(NamedTuple):
+    """A version that the replica's table is to be made to fit now, by its entry of the schema log."""
+
+    table: TableId
+    log_id: int
+
+
 class Cut(NamedTuple):
     """Where a partition is read no further: at `offset`. It waits until more is known of its table, or stops.
 
-    With `again` it only waits for its next record, and is soon read again.
+    With `again` it only waits for its next record, and is soon read again. `due` is the change for which the time has
+    come: all rows from before it were read.
     """
 
     partition: Partition
@@ -30,6 +38,7 @@ class Cut(NamedTuple):
     error: DeltasyncError
     waits: bool
     again: bool = False
+    due: Due | None = None
 
 
 class BlockedError(Exception):
@@ -52,14 +61,24 @@ class Tables:
         self._stock_form = partial(StockForm, placeholder=placeholder) if raw_text else None
         self._stock_forms: dict[TableId, StockForm] = {}
         self._row_keys: dict[TableId, RowKeys | None] = {}
+        self._next = {id_: table.pending[0] for id_, table in known.items() if table.captured and table.pending}
+        # The tables that are to be changed whatever was applied of their rows.
+        self.anytime = [
+            Due(id_, version.log_id)
+            for id_, version in self._next.items()
+            if version.anytime and version.action == "apply"
+        ]
 
     def told(self, change: Change, *, is_spread: bool, run: Callable[[], str] | None = None) -> Change | None:
         """The change with what tells its row; None for one that the replica is not to have.
 
         `is_spread` says that its topic has several partitions; `run` tells which run of the connector sent its record,
         and is asked only where the table has no key. Raises RecordError where the row cannot be told, or would have no
-        order in several partitions.
+        order in several partitions, and BlockedError where it is from behind a change that the replica's table
+        has not seen.
         """
+        if change.table in self._next and not _is_before(change, self._next[change.table]):
+            raise BlockedError(self._at_change(change, is_spread=is_spread))
         known = self.known.get(change.table)
         if known is not None and not known.captured and _is_passed_over(change, known):
             return None
@@ -102,12 +121,25 @@ class Tables:
         known = self.known.get(change.table)
         if known is None or known.description is None or not known.captured:
             raise BlockedError(_waiting(change, _undescribed(change)))
-        if known.held is not None:
+        if known.held is not None and not known.pending:
             raise BlockedError(_waiting(change, _held(change.table, known.held)))
         try:
             self.decoders[change.table] = self._decoder(known.description)
         except RecordError as error:
             raise BlockedError(_waiting(change, error)) from None
+
+    def _at_change(self, change: Change, *, is_spread: bool) -> Cut:
+        """The cut at the first record from behind a change of its table."""
+        version, held = self._next[change.table], self.known[change.table].held
+        if version.action == "stop":
+            return Cut(change.partition, change.offset, _held(change.table, held or ""), waits=False)
+        if version.action == "hold" or is_spread:
+            return _waiting(change, _held(change.table, held or "it changed, and its topic has several partitions"))
+        error = RecordError(
+            f"The table {change.table} was changed on the source ({_at(change)}), and the replica's is not yet.",
+            remedy="It follows in a moment. If it does not: deltasync schema list.",
+        )
+        return _waiting(change, error)._replace(due=Due(change.table, version.log_id))
 
     def _converted(self, change: Change) -> Change:
         if self._stock_form is None or change.raw_text:
@@ -124,6 +156,15 @@ class Tables:
             found = known.description if known is not None and known.captured else None
             self._row_keys[table] = RowKeys(found) if found is not None else None
         return self._row_keys[table]
+
+
+def _is_before(change: Change, version: Version) -> bool:
+    """True for a row from before a change of its table, which locked it: whatever the order of transactions.
+
+    A read of an incremental snapshot has the shape of when it was read, and the place of what it came between.
+    """
+    place = change.position.seq1
+    return version.lsn is not None and place is not None and place < version.lsn and not change.incremental
 
 
 def stale(change: Change) -> Cut:
@@ -170,7 +211,8 @@ def _undescribed(change: Change) -> RecordError:
 def _held(table: TableId, why: str) -> RecordError:
     return RecordError(
         f"The table {table} is held: {why}.",
-        remedy="Make the replica's table fit the source's, then run deltasync replica setup: it goes on by itself.",
+        remedy="deltasync schema list shows what would be done, deltasync schema approve has it done. Where that will "
+        "not do: make the replica's table fit the source's, then run deltasync replica setup.",
     )
 
 

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from deltasync import environment, invalid
 from deltasync.environment import PREFIX
 from deltasync.errors import SettingsError
+from deltasync.policy import Ddl
 from deltasync.table import TableId
 
 
@@ -212,6 +213,7 @@ class Settings(BaseSettings):
     batch: Batch = Batch()
     parking: Parking = Parking()
     monitor: Monitor = Monitor()
+    ddl: Ddl = Ddl()
     tables: dict[TableName, TableRules] = Field(
         default_factory=dict, examples=[{"shop.place": {"on_unsupported": "skip-column"}}]
     )

@@ -7,7 +7,7 @@ are created from it, and records are decoded by it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -172,12 +172,30 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.to_builtins(self)
 
 
+class Version(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A description that the replica's table does not fit yet.
+
+    `action` is what is done about it: `apply` where the replica's table is to be made to fit. That may be at any time
+    (`anytime`), or where all rows from before the change were applied: rows whose own place in the source's log is
+    before `lsn` are. `lsn` is None where that is not known. `at_us` is the source's clock then, in microseconds.
+    """
+
+    log_id: int
+    description: Table
+    action: Literal["apply", "hold", "stop"]
+    lsn: int | None = None
+    anytime: bool = False
+    at_us: int = 0
+
+
 class SourceTable(NamedTuple):
-    """The newest state of a source table.
+    """What is known of a source table.
 
     `captured`: it is in the publication; where not, `reason` says why. `complete`: no rows are owed
     that it held before it was captured. `dropped`: it is gone from the source. `held`: why its
-    records wait although it is captured. `log_id` is the schema log's entry that said so.
+    records wait although it is captured. `log_id` is the newest entry of the schema log about it.
+    `description` is what the replica's table fits, or should; what became of it since on the source are the `pending`
+    versions, oldest first. While there are some, records of rows from before them are applied.
     """
 
     log_id: int
@@ -187,3 +205,9 @@ class SourceTable(NamedTuple):
     reason: str | None
     held: str | None
     description: Table | None
+    pending: tuple[Version, ...] = ()
+
+    @property
+    def newest(self) -> Table | None:
+        """The table as it is on the source."""
+        return self.pending[-1].description if self.pending else self.description

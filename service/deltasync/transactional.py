@@ -6,7 +6,7 @@ whole ones go into one transaction on the replica. What cannot be applied stops 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import takewhile
@@ -210,7 +210,7 @@ class TransactionalPipeline(Pipeline):
             readable = [one if one.change is None else one._replace(change=self._readable(one.change)) for one in whole]
         except BlockedError as blocked:
             if self._flush():
-                self._assignment.block(blocked.cut, self._tables)
+                self._assignment.block(_unparted(blocked.cut, whole), self._tables)
             return False
         self._batch.append(readable)
         self._batch_rows += len(readable)
@@ -281,7 +281,7 @@ class TransactionalPipeline(Pipeline):
             rows = self._replica.apply(Batch(claims, to, rest=self._steps(large)))
         except (StaleDescriptionError, BlockedError) as error:
             cut = error.cut if isinstance(error, BlockedError) else stale(error.change)
-            self._assignment.block(cut, self._tables)
+            self._assignment.block(_unparted(cut, (_taken(last, one.change) for one in large.spool)), self._tables)
             return False
         except Exception as error:
             if not is_to_blame(error):
@@ -352,6 +352,18 @@ def _taken(read: Read, change: Change | None) -> Taken:
 
 def _announcement(change: Change) -> Taken:
     return Taken(change.partition, change.offset, Progress(), event=schema_event(change))
+
+
+def _unparted(cut: Cut, whole: Iterable[Taken]) -> Cut:
+    """The cut; it waits for an operator where rows of before the change of its table are in the same transaction."""
+    table = cut.due and cut.due.table
+    if not any(one.change is not None and one.change.table == table and one.offset < cut.offset for one in whole):
+        return cut
+    error = RecordError(
+        f"A transaction changed rows of {table}, and then the table itself ({cut.partition} offset {cut.offset}).",
+        remedy='Such a change can be followed with consistency = "key" alone: begin the pipeline anew.',
+    )
+    return cut._replace(due=None, error=error)
 
 
 def _holds(whole: Whole, cut: Cut) -> bool:

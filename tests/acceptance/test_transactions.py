@@ -244,6 +244,29 @@ def test_what_cannot_be_applied_stops_all(whole: Flow) -> None:
     whole.wait_equal(*TABLES)
 
 
+def test_a_table_is_changed_between_transactions(whole: Flow) -> None:
+    """What came before it is applied first; one that changed rows before it changed their table waits and says so."""
+    whole.env["DELTASYNC_DDL_RENAME_COLUMN"] = "apply"
+    whole.set_up(SCHEMA)
+    worker = whole.start_worker()
+    whole.wait_equal(*TABLES[:2])
+
+    whole.source.execute("UPDATE shop.purse SET amount = amount - 1")
+    with whole.source.transaction():
+        whole.source.execute("ALTER TABLE shop.purse RENAME amount TO money; UPDATE shop.purse SET money = money + 1")
+        whole.source.execute("INSERT INTO shop.stock VALUES (1, 1)")
+    whole.source.execute("DELETE FROM shop.purse WHERE id = 1")
+    whole.wait_equal(*TABLES)
+
+    whole.source.execute("UPDATE shop.purse SET money = 0; ALTER TABLE shop.purse RENAME money TO amount")
+    with whole.source.transaction():
+        whole.source.execute("UPDATE shop.purse SET amount = 1; ALTER TABLE shop.purse RENAME amount TO money")
+        whole.source.execute("UPDATE shop.purse SET money = 2; INSERT INTO shop.stock VALUES (2, 1)")
+    until(lambda: worker.said("and then the table itself"), "it waits")
+    assert whole.replica.execute("SELECT DISTINCT amount FROM shop.purse").fetchall() == [(0,)]
+    assert whole.count("shop.stock") == 1
+
+
 def test_records_that_tell_no_transaction_are_refused(whole: Flow) -> None:
     """The connector does not say what belongs together."""
     whole.set_up(SCHEMA, provide__transaction__metadata="false")

@@ -16,6 +16,7 @@ from deltasync.failure import Verdict, is_to_blame, verdict
 from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch, Replica
 from deltasync.progress import Claim, Progress, anew, placed, vouched
+from deltasync.readable import Due
 from deltasync.table import Table
 
 
@@ -211,6 +212,19 @@ def test_tables_are_held(bench: Bench) -> None:
 
     assert held.held is not None
     assert held.log_id == 3
+
+
+def test_a_change_of_a_table_is_fenced(bench: Bench) -> None:
+    """Whoever does not have its partition, or another version in mind, changes nothing."""
+    narrower = Table("shop", "t", T.columns[:2], ("id",))
+    bench.do(events=(event(3, narrower),))
+    before = bench.session.tables()
+    with pytest.raises(FencedError):
+        bench.session.carry_out(Due(T.id, 3), {P0: Claim("id", Progress(bench.offset() + 1))})
+    here = {P0: Claim("id", Progress(bench.offset()))}
+    assert bench.session.carry_out(Due(T.id, 2), here)
+    assert bench.session.carry_out(Due(T.id, 3), here)
+    assert bench.session.tables() == before
 
 
 def test_a_lost_answer(bench: Bench) -> None:

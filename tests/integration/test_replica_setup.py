@@ -155,6 +155,7 @@ def test_tables_of_an_older_version_are_migrated(settings: Settings, admin: psyc
     )
     admin.execute("ALTER TABLE deltasync.source_table DROP COLUMN missing")
     admin.execute("ALTER TABLE deltasync.source_canary DROP COLUMN refused, DROP COLUMN doubt")
+    admin.execute("ALTER TABLE deltasync.source_table DROP COLUMN pending; DROP TABLE deltasync.schema_audit")
     admin.execute("UPDATE deltasync.version SET version = 1")
     admin.execute(
         "INSERT INTO deltasync.ledger (pipeline, topic, topic_id, partition, next_offset) VALUES ('p','t','i',0,7)"

@@ -9,9 +9,9 @@ from tests.unit.make import P0, PLACEHOLDER, TABLE, column, described, envelope,
 from deltasync.change import Partition, Record
 from deltasync.intake import Intake, take
 from deltasync.progress import Progress
-from deltasync.readable import Tables
+from deltasync.readable import Due, Tables
 from deltasync.replica.tables import CANARY
-from deltasync.table import SourceTable, Table, TableId
+from deltasync.table import SourceTable, Table, TableId, Version
 
 P1 = Partition("p.shop.other", 0)
 LOG = Partition("p.deltasync.schema_log", 0)
@@ -264,3 +264,32 @@ def test_a_snapshot_behind_one_that_died_begins_with_an_empty_table() -> None:
     beat = record(envelope("r", schema="deltasync", table="canary"))
     canary = take([beat], {P0: Progress(watermark=(None, 5))}, tables).taken
     assert not any(one.change is None or one.change.begins for one in (behind, *among, *spread, *canary))
+
+
+def test_rows_from_behind_a_change_of_their_table_wait_for_it() -> None:
+    """Told by their own place in the source's log, whatever their transaction's; nothing of them is read before."""
+    renamed = Table("shop", "t", (*TABLE.columns[:1], column("x", "text"), *TABLE.columns[2:]), ("id",))
+    rows = [
+        record(envelope("c", sequence='["90","99"]'), 0),
+        record(envelope("d", sequence='[null,"50"]', ts_us=20), 1),
+        record(envelope("c", {"id": 2, "x": "y", "b": "1"}, sequence='["80","100"]', ts_us=30), 2),
+        record(envelope("c", sequence='["90","99"]'), 3),
+    ]
+    versions = [
+        Version(2, renamed, "apply", lsn=100),
+        Version(2, renamed, "hold", lsn=100),
+        Version(2, renamed, "stop", lsn=100),
+    ]
+    for version, waits, due in zip(versions, (True, True, False), (Due(TABLE.id, 2), None, None), strict=True):
+        found = take(rows, {P0: Progress()}, _tables(t=described(pending=(version,), held="why")))
+        (cut,) = found.cuts.values()
+        assert _offsets(found) == [(P0, 0), (P0, 1)]
+        assert (cut.offset, cut.waits, cut.due) == (2, waits, due)
+
+    unknown = described(pending=(Version(2, renamed, "hold"),), held="why")
+    assert take(rows, {P0: Progress()}, _tables(t=unknown)).taken == []
+    spread = described(pending=(Version(2, renamed, "apply", lsn=100),))
+    (cut,) = take(rows, {P0: Progress()}, _tables(t=spread), {P0.topic}).cuts.values()
+    assert "several partitions" in cut.error.what
+    reads = [record(envelope("r", sequence='["90","99"]', snapshot="incremental"), 0)]
+    assert take(reads, {P0: Progress()}, _tables(t=spread)).taken == []

@@ -165,8 +165,8 @@ def judge(facts: Facts, captured: Sequence[Table] | None) -> Iterator[Finding]:
                 Gravity.REFUSED,
                 f"{id_} is held: {one.held}.",
                 "Its records wait.",
-                "Do on the replica what was done on the source, then `deltasync replica setup`"
-                ' (README, "A table is held").',
+                "See `deltasync schema list`: approve it, or do on the replica what was done on the source, then"
+                ' `deltasync replica setup` (README, "A table is held").',
                 id_,
             )
     for table in captured:

@@ -25,6 +25,7 @@ _COMMANDS = (
     "replica",
     "ledger",
     "dead-letters",
+    "schema",
     "sequences",
     "run",
     "check",

@@ -6,17 +6,24 @@ from typing import NamedTuple
 
 import msgspec
 
-from deltasync.change import Change
+from deltasync.change import Change, Op
 from deltasync.errors import RecordError
 from deltasync.table import Table, TableId
 
 SCHEMA_LOG = TableId("deltasync", "schema_log")
 CANARY = TableId("deltasync", "canary")
+# The tag of an entry by which a heartbeat fills a hole.
+_TOLD_LATER = "HEARTBEAT"
 CONTROL_TABLES = frozenset({SCHEMA_LOG, CANARY})
 
 
 class SchemaEvent(NamedTuple):
-    """One row of the log: what became of a table (see DESIGN.md, "On the source")."""
+    """One row of the log: what became of a table (see DESIGN.md, "On the source").
+
+    `lsn` is its place in the source's log where it was written by the DDL itself, which locked the table: rows of the
+    table from before the DDL stand before it, those from behind it do not, whatever the order of transactions. None
+    where it was told later. `at_us` is the source's clock then, in microseconds since 1970.
+    """
 
     id: int
     event: str
@@ -25,11 +32,14 @@ class SchemaEvent(NamedTuple):
     complete: bool
     reason: str | None
     description: Table | None
+    lsn: int | None = None
+    at_us: int = 0
 
 
 class _Row(msgspec.Struct):
     id: int
     event: str
+    tag: str = ""
     schema_name: str | None = None
     table_name: str | None = None
     captured: bool | None = None
@@ -65,4 +75,6 @@ def schema_event(change: Change) -> SchemaEvent | None:
         complete=row.complete is not False,
         reason=row.reason,
         description=description,
+        lsn=change.position.seq1 if row.event == "ddl" and row.tag != _TOLD_LATER and change.op is Op.CREATE else None,
+        at_us=change.position.committed_us,
     )

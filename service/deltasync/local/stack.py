@@ -37,6 +37,18 @@ WISHES = (
     "batch.bytes_max",
     "batch.spool_bytes_max",
     "monitor.canary_age_s_max",
+    "ddl.create_table",
+    "ddl.add_column",
+    "ddl.add_enum_label",
+    "ddl.drop_not_null",
+    "ddl.set_default",
+    "ddl.set_not_null",
+    "ddl.widen_type",
+    "ddl.rename_column",
+    "ddl.drop_column",
+    "ddl.change_type",
+    "ddl.change_key",
+    "ddl.lock_timeout_s",
     "tables",
 )
 DATABASE = "shop"

@@ -224,7 +224,8 @@ def _tables(facts: Facts) -> Iterator[Reason]:
         yield Reason(
             f"The table {table} is held.",
             f"{why}.",
-            "Make the replica's table fit the source's, then run `deltasync replica setup`.",
+            "See `deltasync schema list`: approve what it shows, or make the replica's table fit the source's, then "
+            "run `deltasync replica setup`.",
         )
     letters = facts.replica.value.letters if facts.replica.value else {}
     for table, (failed, records) in sorted(letters.items())[:_NAMED_MAX]:

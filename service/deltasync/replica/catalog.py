@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
@@ -12,15 +13,18 @@ from sqlalchemy.dialects.postgresql import insert
 
 from deltasync.errors import RefusedError
 from deltasync.replica.tables import source_table
-from deltasync.table import SourceTable, Table, TableId
+from deltasync.table import SourceTable, Table, TableId, Version
 
 # What the reason begins with why a table is held that another pipeline fills.
 _SHARED = "it is filled on this replica by the pipeline "
 
 
-def load(connection: sa.Connection, pipeline: str) -> dict[TableId, SourceTable]:
-    """All tables that the source announced."""
-    rows = connection.execute(sa.select(source_table).where(source_table.c.pipeline == pipeline))
+def load(connection: sa.Connection, pipeline: str, *, to_change: bool = False) -> dict[TableId, SourceTable]:
+    """All tables that the source announced; `to_change`: nobody else changes them until the transaction ends."""
+    query = sa.select(source_table).where(source_table.c.pipeline == pipeline)
+    if to_change:
+        query = query.order_by(source_table.c.schema_name, source_table.c.table_name).with_for_update()
+    rows = connection.execute(query)
     return {TableId(row.schema_name, row.table_name): _from_row(row) for row in rows}
 
 
@@ -116,6 +120,7 @@ def _from_row(row: sa.Row[tuple[object, ...]]) -> SourceTable:
         reason=values["reason"],
         held=values["held"],
         description=None if description is None else Table.from_value(description),
+        pending=msgspec.convert(values["pending"], type=tuple[Version, ...]),
     )
 
 
@@ -127,4 +132,5 @@ def _to_row(pipeline: str, id_: TableId, table: SourceTable) -> dict[str, object
         "table_name": id_.name,
         **table._asdict(),
         "description": sa.null() if description is None else description,
+        "pending": msgspec.to_builtins(table.pending),
     }

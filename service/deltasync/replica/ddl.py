@@ -66,6 +66,37 @@ def drop_not_null(table: Table, column: Column) -> sql.Composed:
     )
 
 
+def set_not_null(table: Table, column: Column) -> sql.Composed:
+    """Refuses null in a column. Reads the whole table."""
+    return sql.SQL("ALTER TABLE {} ALTER {} SET NOT NULL").format(
+        sql.Identifier(table.schema, table.name), sql.Identifier(column.name)
+    )
+
+
+def rename_column(table: Table, old: str, new: str) -> sql.Composed:
+    """Gives a column another name."""
+    return sql.SQL("ALTER TABLE {} RENAME COLUMN {} TO {}").format(
+        sql.Identifier(table.schema, table.name), sql.Identifier(old), sql.Identifier(new)
+    )
+
+
+def drop_column(table: Table, column: Column) -> sql.Composed:
+    """Drops a column; what depends on it is in the way, and stays."""
+    return sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(
+        sql.Identifier(table.schema, table.name), sql.Identifier(column.name)
+    )
+
+
+def change_type(table: Table, column: Column) -> sql.Composed:
+    """Gives a column its type, by the cast from the one it has. Its default goes, which may have no such cast."""
+    drawn = column.identity or (column.default or "").startswith("nextval(")
+    name, type_ = sql.Identifier(column.name), type_sql(column)
+    default = sql.SQL("") if drawn else sql.SQL("ALTER {} DROP DEFAULT, ").format(name)
+    return sql.SQL("ALTER TABLE {} {}ALTER {} TYPE {} USING {}::{}").format(
+        sql.Identifier(table.schema, table.name), default, name, type_, name, type_
+    )
+
+
 def create_extension(type_: TypeDefinition) -> sql.Composed:
     """The extension that a type belongs to, in the schema where the source has it."""
     return sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}").format(

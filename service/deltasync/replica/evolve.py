@@ -1,12 +1,12 @@
-"""Folds the source's schema log into the replica: creates tables and adds columns, holds what it may not guess.
+"""Folds the source's schema log into the replica: makes tables fit what is described, as far as the policy says.
 
-Applied by itself: a new table, the types that it needs, new columns, new labels of an enum. Anything else
-(a rename, another type, a dropped column, another key) holds the table until the replica's was made to fit.
+What differs, and the DDL for it, is for `changes` to say; what of it is done and when, for the versions that are
+pending. A change that is applied at once is one behind which rows from before it fit, too. Any other waits for the
+first row from behind it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
@@ -16,18 +16,25 @@ from msgspec.structs import replace
 from psycopg import sql
 
 from deltasync.debezium.schema_log import SchemaEvent
+from deltasync.policy import Action
 from deltasync.postgres.catalog import describe_table
 from deltasync.replica import ddl, types
-from deltasync.table import Column, SourceTable, Table, TableId
+from deltasync.replica.changes import (
+    Kind,
+    SchemaChange,
+    action,
+    changes,
+    guessed,
+    is_additive,
+    told,
+)
+from deltasync.table import Column, SourceTable, Table, TableId, Version
 
 log = structlog.get_logger(__name__)
 
 REMADE = "it was dropped and made again on the source: empty it on the replica"
-# A literal, perhaps with a cast, as pg_get_expr prints it.
-_CONSTANT = re.compile(
-    r"('(?:[^']|'')*'|-?\d+(\.\d+)?|true|false|NULL)(::[a-z][a-z0-9_ .\"]*(\(\d+(,-?\d+)?\))?(\[\])*)?"
-)
 HOLE = "a change of it could not be logged on the source; deltasync source setup announces it anew"
+NEW = "it was created on the source"
 _UNDEFINED = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.UndefinedObject,
@@ -36,10 +43,12 @@ _UNDEFINED = (
 )
 
 
-def fold(events: Iterable[SchemaEvent], known: Mapping[TableId, SourceTable]) -> dict[TableId, SourceTable]:
+def fold(
+    events: Iterable[SchemaEvent], known: Mapping[TableId, SourceTable], policy: Mapping[str, Action]
+) -> dict[TableId, SourceTable]:
     """The new state of the tables that the events are about; entries that are older than it change nothing.
 
-    Pure: what the replica has to do about it is `fit`.
+    Pure: what became of a table that fits is pending behind it, to be carried out by `pending.advance`.
     """
     changed: dict[TableId, SourceTable] = {}
     for event in events:
@@ -52,31 +61,60 @@ def fold(events: Iterable[SchemaEvent], known: Mapping[TableId, SourceTable]) ->
         if event.event == "drop" and before is not None:
             changed[event.table] = before._replace(log_id=event.id, dropped=True, reason="dropped on the source")
         elif event.description is not None:
-            changed[event.table] = _described(event, before)
+            changed[event.table] = _described(event, event.description, before, policy)
         elif before is not None:
             log.warning("schema log has a hole", table=str(event.table), reason=event.reason, id=event.id)
-            changed[event.table] = before._replace(log_id=event.id, held=HOLE)
+            changed[event.table] = before._replace(log_id=event.id, held=HOLE, pending=())
     return changed
 
 
-def _described(event: SchemaEvent, before: SourceTable | None) -> SourceTable:
+def _described(
+    event: SchemaEvent, description: Table, before: SourceTable | None, policy: Mapping[str, Action]
+) -> SourceTable:
     complete = event.complete and (before is None or before.complete)
     remade = before is not None and (before.dropped or before.held == REMADE)
-    held = REMADE if remade else None
-    return SourceTable(event.id, event.captured, complete, False, event.reason, held, event.description)  # noqa: FBT003
+    is_new = before is None and event.lsn is not None  # what is announced by set-up is wanted
+    held = REMADE if remade else NEW if is_new and policy[Kind.CREATE_TABLE] == "hold" else None
+    state = SourceTable(event.id, event.captured, complete, False, event.reason, held, description)  # noqa: FBT003
+    if before is None or before.description is None or remade or not (before.captured and event.captured):
+        return state
+    if before.held not in (None, HOLE) and not before.pending:
+        return state
+    fitted = state._replace(description=before.description, pending=before.pending, held=before.held)
+    if before.held == HOLE:  # when it became what it is now, nothing tells
+        return _versioned(fitted._replace(held=None), event._replace(lsn=None), description, policy)
+    return _versioned(fitted, event, description, policy)
 
 
-def marked(table: SourceTable, before: SourceTable | None) -> SourceTable:
-    """The state with its columns marked that are new since the replica's table fitted. Pure.
+def _versioned(table: SourceTable, event: SchemaEvent, description: Table, policy: Mapping[str, Action]) -> SourceTable:
+    """The state with one more version pending, if it is another one."""
+    newest = table.newest or description
+    if newest == description:
+        return table
+    found = changes(newest, description, policy)
+    do, anytime = action(found, policy), is_additive(found)
+    if do == "ignore" or (do == "apply" and event.lsn is None and not anytime):
+        do = "hold"
+    version = Version(event.id, description, do, event.lsn, anytime, event.at_us)
+    return table._replace(pending=(*table.pending, version))
+
+
+def reason(table: SourceTable, policy: Mapping[str, Action]) -> str | None:
+    """Why a table is held, by its next version; None where that is on its way."""
+    if not table.pending or table.description is None or table.pending[0].action == "apply":
+        return None
+    return table.held or told(changes(table.description, table.pending[0].description, policy))
+
+
+def marked(table: Table, before: Table | None) -> Table:
+    """The description with its columns marked that are new since the replica's table fitted. Pure.
 
     A column is known by its number: one that was dropped and added again is new, whatever its name.
     """
-    old = before.description if before is not None else None
-    if table.description is None or old is None or any(column.number is None for column in old.columns):
+    if before is None or any(column.number is None for column in before.columns):
         return table
-    known = {column.number: column for column in old.columns}
-    columns = tuple(_marked(column, known.get(column.number)) for column in table.description.columns)
-    return table._replace(description=replace(table.description, columns=columns))
+    known = {column.number: column for column in before.columns}
+    return replace(table, columns=tuple(_marked(column, known.get(column.number)) for column in table.columns))
 
 
 def _marked(column: Column, before: Column | None) -> Column:
@@ -84,6 +122,14 @@ def _marked(column: Column, before: Column | None) -> Column:
         return replace(column, added=True)
     # A table that was rewritten since does not tell any more what its rows held when the column came.
     return replace(column, added=True, missing=column.missing or before.missing) if before.added else column
+
+
+def target(table: SourceTable) -> SourceTable:
+    """The state as the operator makes it by hand: the newest version, its columns marked that came meanwhile."""
+    description = table.description
+    for version in table.pending:
+        description = marked(version.description, description)
+    return table._replace(description=description, pending=())
 
 
 def released(table: SourceTable) -> SourceTable:
@@ -94,28 +140,37 @@ def released(table: SourceTable) -> SourceTable:
     return table._replace(held=None, description=replace(table.description, columns=columns))
 
 
-def fit(connection: psycopg.Connection, table: Table, before: Table | None) -> str | None:
-    """Make the replica's table fit its description, in the caller's transaction.
+def fit(connection: psycopg.Connection, table: Table, found: Sequence[SchemaChange] = ()) -> str | None:
+    """Make the replica's table fit its description, in the caller's transaction, by these changes.
 
-    `before` is the description that it fitted until now. Returns why it may not be made to fit, in
-    which case no column that was there is changed; None where it fits.
+    The description has its columns `marked` that are new. Returns why it may not be made to fit, and the caller
+    rolls back what was done until then; None where it fits.
     """
-    existing = describe_table(connection, table.id)
     why = types.fit(connection, table)
     if why is not None:
         return why
-    if existing is None:
+    if describe_table(connection, table.id) is None:
         _create(connection, table)
-        existing = describe_table(connection, table.id) or table
+    else:
+        _carry_out(connection, table, found)
+    existing = describe_table(connection, table.id) or table
     missing = _missing(existing, table)
-    why = difference(existing, table, before) or guessed(missing) or _unfilled(connection, existing, table)
-    if why is None and missing:
-        _add(connection, table, missing)
-        # Their types may have been there already, and be others: a domain that rounds, say.
-        why = types.difference(describe_table(connection, table.id) or existing, table)
-    if why is None and before is not None:
-        _follow(connection, existing, table, before)
-    return why
+    why = difference(existing, table) or guessed(missing) or _unfilled(connection, existing, table)
+    return why or _add(connection, table, missing)
+
+
+def _carry_out(connection: psycopg.Connection, table: Table, found: Sequence[SchemaChange]) -> None:
+    """All but what is added, defaults last: they may call functions that are not here."""
+    todo = [change for change in found if change.kind not in (Kind.ADD_COLUMN, Kind.ADD_ENUM_LABEL)]
+    for statement in (statement for change in todo for statement in change.statements):
+        ddl.execute(connection, statement)
+    existing = describe_table(connection, table.id) or table
+    for change in todo:
+        here = existing.column(change.column)
+        if change.default is not None and here is not None and not here.identity:
+            _try(connection, change.default)
+    if todo:
+        log.info("table changed", table=str(table.id), changes=[change.kind.value for change in todo])
 
 
 def still_held(connection: psycopg.Connection, table: SourceTable) -> str | None:
@@ -137,40 +192,27 @@ def still_held(connection: psycopg.Connection, table: SourceTable) -> str | None
         found = existing.column(column.name)
         if column not in missing and (found is None or found.sql_type != column.sql_type):
             return f"its column {column.name} is not {column.sql_type} on the replica"
-    why = difference(existing, description, None) or _unfilled(connection, existing, description)
-    if why is None and missing:
-        _add(connection, description, missing)
-    return why
+    why = difference(existing, description) or _unfilled(connection, existing, description)
+    return why or _add(connection, description, missing)
 
 
-def _add(connection: psycopg.Connection, table: Table, missing: Sequence[Column]) -> None:
+def _add(connection: psycopg.Connection, table: Table, missing: Sequence[Column]) -> str | None:
+    """Add columns; why they are not the source's, if they are not."""
+    if not missing:
+        return None
     ddl.execute(connection, ddl.add_columns(table, missing))
     for column in missing:
         if column.missing is not None and not column.generated:
-            _set_default(connection, table, column)
+            _try(connection, ddl.set_default(table, column))
     log.info("columns added", table=str(table.id), columns=[column.name for column in missing])
+    # Their types may have been there already, and be others: a domain that rounds, say.
+    return types.difference(describe_table(connection, table.id) or table, table)
 
 
-def _follow(connection: psycopg.Connection, existing: Table, table: Table, before: Table) -> None:
-    """Do to columns what was done on the source and asks nothing of the rows: other defaults, and null allowed.
-
-    A serial is an identity column here, which has no default.
-    """
-    for old in before.stored_columns:
-        column = _same(old, table)
-        here = None if column is None else existing.column(column.name)
-        if column is None or here is None or column.generated or column.skipped:
-            continue
-        if old.not_null and not column.not_null:
-            ddl.execute(connection, ddl.drop_not_null(table, column))
-            log.info("null allowed", table=str(table.id), column=column.name)
-        if old.default != column.default and not (column.identity or here.identity):
-            _set_default(connection, table, column)
-
-
-def _set_default(connection: psycopg.Connection, table: Table, column: Column) -> None:
-    with suppress(*_UNDEFINED), connection.transaction():  # it may call a function that only the source has
-        ddl.execute(connection, ddl.set_default(table, column))
+def _try(connection: psycopg.Connection, statement: sql.Composed) -> None:
+    """Set a default, which may call a function that only the source has: all values travel, so none is lost."""
+    with suppress(*_UNDEFINED), connection.transaction():
+        ddl.execute(connection, statement)
 
 
 def _unfilled(connection: psycopg.Connection, existing: Table, table: Table) -> str | None:
@@ -188,41 +230,12 @@ def _is_empty(connection: psycopg.Connection, id_: TableId) -> bool:
     return row is None
 
 
-def guessed(missing: Iterable[Column]) -> str | None:
-    """A default that is evaluated per row gave the source's rows values that no record carries."""
-    for column in missing:
-        if column.generated or column.skipped or column.missing is not None:
-            continue
-        if column.identity:
-            return f"the column {column.name} was added with an identity of its own for each row"
-        if column.default is not None and not _CONSTANT.fullmatch(column.default):
-            return (
-                f"the column {column.name} was added with the default {column.default}, which differs from row to row"
-            )
-    return None
-
-
-def difference(existing: Table, table: Table, before: Table | None) -> str | None:
-    """What keeps the replica's table from taking the described rows, in words; None where nothing does. Pure."""
+def difference(existing: Table, table: Table) -> str | None:
+    """What of the replica's table keeps it from taking the described rows, in words; None where nothing does. Pure."""
     if set(existing.primary_key) != set(table.primary_key):
         keys = [f"({', '.join(key)})" for key in (table.primary_key, existing.primary_key)]
         return f"its primary key is {keys[0]} on the source and {keys[1]} on the replica"
-    for old in (before or table).columns:
-        new = _same(old, table)
-        if new is None:
-            return f"the column {old.name} was dropped or renamed on the source"
-        if new.name != old.name:
-            return f"the column {old.name} was renamed to {new.name} on the source"
-        if new.sql_type != old.sql_type and not new.skipped:
-            return f"the type of {old.name} changed from {old.sql_type} to {new.sql_type} on the source"
     return types.difference(existing, table)
-
-
-def _same(old: Column, table: Table) -> Column | None:
-    """The column that this one has become; by its name where a description is from before columns had numbers."""
-    if old.number is None or any(column.number is None for column in table.columns):
-        return table.column(old.name)
-    return next((column for column in table.columns if column.number == old.number), None)
 
 
 def _missing(existing: Table, table: Table) -> list[Column]:

@@ -15,9 +15,12 @@ from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import FencedError, GapError, RecordError, RefusedError, SourceError
 from deltasync.parking import Letter, Parked, Void
 from deltasync.plan import TablePlan
+from deltasync.policy import Ddl
 from deltasync.ports import Batch, Steps
 from deltasync.progress import Claim, Progress, placed
+from deltasync.readable import Due
 from deltasync.replica import evolve
+from deltasync.replica.changes import guessed, same
 from deltasync.replica.constraints import NONE, Constraints, parents_first
 from deltasync.replica.ledger import added, fenced, recreated
 from deltasync.replica.memory_table import (
@@ -31,6 +34,8 @@ from deltasync.replica.memory_table import (
 from deltasync.replica.tables import CANARY
 from deltasync.replica.writer import misfit
 from deltasync.table import SourceTable, Table, TableId
+
+_POLICY = Ddl().policy
 
 
 class Database:
@@ -92,7 +97,7 @@ class Database:
         self.tables[table.id] = self.tables[table.id].refitted(table)
         known = self.source_tables.get(table.id)
         if known is not None:
-            self.source_tables[table.id] = known._replace(held=None)
+            self.source_tables[table.id] = known._replace(held=None, description=known.newest, pending=())
 
 
 class Replica:
@@ -147,6 +152,17 @@ class Replica:
             self.close()
         self._at("committed")
         return written
+
+    def carry_out(self, due: Due, claims: Mapping[Partition, Claim]) -> bool:
+        self._begin()
+        try:
+            self._fence(claims)
+            known = self._database.source_tables.get(due.table)
+            if known is not None and known.pending and known.pending[0].log_id == due.log_id:
+                self._database.source_tables[due.table] = _advance(self._database.tables, known, at_cut=bool(claims))
+        finally:
+            self.close()
+        return True
 
     def cancel(self) -> None:
         """Nothing runs for long."""
@@ -260,13 +276,8 @@ class Replica:
     def _evolved(self, tables: dict[TableId, MemoryTable], events: Iterable[SchemaEvent]) -> dict[TableId, SourceTable]:
         known = dict(self._database.source_tables)
         for event in events:
-            for id_, table in evolve.fold([event], known).items():
-                before, held = known.get(id_), table.held
-                if table.captured and not table.dropped and table.description is not None:
-                    was_held = held is not None or (before is not None and before.held is not None)
-                    old = before.description if before and not was_held else None
-                    held = _fit(tables, table.description, old, was_held=was_held)
-                known[id_] = table._replace(held=held)
+            for id_, table in evolve.fold([event], known, _POLICY).items():
+                known[id_] = _followed(tables, table, known.get(id_))
         return known
 
 
@@ -282,14 +293,40 @@ def _beat(row: Row) -> Beat:
     )
 
 
-def _fit(tables: dict[TableId, MemoryTable], table: Table, before: Table | None, *, was_held: bool) -> str | None:
-    """Make the table fit its description; why not, where it may not be (see `evolve.fit`)."""
+def _followed(tables: dict[TableId, MemoryTable], table: SourceTable, before: SourceTable | None) -> SourceTable:
+    """See `pending.followed`."""
+    if not table.captured or table.dropped or table.description is None:
+        return table
+    if table.pending:
+        return _advance(tables, table)
+    if table.description == (before and before.description):
+        return table
+    was_held = table.held is not None or (before is not None and before.held is not None)
+    return table._replace(held=_fit(tables, table.description, was_held=was_held))
+
+
+def _advance(tables: dict[TableId, MemoryTable], table: SourceTable, *, at_cut: bool = False) -> SourceTable:
+    """See `pending.advance`."""
+    while table.pending and table.description is not None:
+        version = table.pending[0]
+        if version.action != "apply" or not (version.anytime or at_cut):
+            break
+        new, existing = version.description, tables[version.description.id]
+        pairs = [(old.name, same(old, new)) for old in table.description.columns]
+        tables[new.id] = existing.changed(new, {old: now.name for old, now in pairs if now is not None})
+        table = table._replace(description=new, pending=table.pending[1:])
+        at_cut = False
+    return table._replace(held=evolve.reason(table, _POLICY))
+
+
+def _fit(tables: dict[TableId, MemoryTable], table: Table, *, was_held: bool) -> str | None:
+    """Make the table fit its first description; why not, where it may not be (see `evolve.fit`)."""
     existing = tables.get(table.id)
     if existing is None:
         tables[table.id] = MemoryTable(table)
         return None
     missing = [column for column in table.columns if existing.table.column(column.name) is None]
-    why = evolve.difference(existing.table, table, before) or evolve.guessed(missing)
+    why = evolve.difference(existing.table, table) or guessed(missing)
     for column in table.stored_columns if was_held else ():
         found = existing.table.column(column.name)
         if found is None or found.sql_type != column.sql_type:

@@ -115,6 +115,16 @@ class MemoryTable:
         described = Table(table.schema, table.name, self.table.columns + added, self.table.primary_key)
         return MemoryTable(described, {key: {**row, **empty} for key, row in self.rows.items()}, self.unique)
 
+    def changed(self, table: Table, names: Mapping[str, str]) -> MemoryTable:
+        """The table as it is described; `names` are the columns that it had, and what these are called now."""
+        old = {new: old for old, new in names.items()}
+        columns = [column.name for column in table.columns]
+        rows = {
+            key: {name: row.get(old[name]) if name in old else None for name in columns}
+            for key, row in self.rows.items()
+        }
+        return MemoryTable(table, rows, self.unique)
+
     def mend(self, before: Row, after: Row) -> None:
         """What an operator writes by hand: a row that has another key by now."""
         self._delete(before)

@@ -11,12 +11,13 @@ from psycopg import sql
 from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import FencedError, GapError, RefusedError, SourceError, StandbyError
-from deltasync.failure import Verdict, describe, lacks_room, verdict
+from deltasync.failure import lacks_room
 from deltasync.parking import Parked
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch, Steps
-from deltasync.progress import Progress
-from deltasync.replica import by_hand, catalog, dead_letters, evolve, identity, ledger
+from deltasync.progress import Claim, Progress
+from deltasync.readable import Due
+from deltasync.replica import by_hand, catalog, dead_letters, evolve, identity, ledger, pending
 from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
 from deltasync.replica.writer import Writer
 from deltasync.settings import Settings
@@ -102,44 +103,47 @@ class Replica:
             connection.invalidate()
             connection.close()
 
+    def carry_out(self, due: Due, claims: Mapping[Partition, Claim]) -> bool:
+        """Carry out what is pending of a table (see `ports.Replica`)."""
+        pipeline = self._settings.pipeline
+        with self._begin() as connection:
+            ledger.fence(connection, pipeline, claims)
+            known = catalog.load(connection, pipeline, to_change=True).get(due.table)
+            if known is None or not known.pending or known.pending[0].log_id != due.log_id:
+                return True
+            if driver(connection).info.server_version >= TRANSACTION_TIMEOUT_SINCE:
+                connection.execute(sa.text("SET LOCAL transaction_timeout = 0"))  # a table may be written anew
+            after = pending.advance(driver(connection), known, self._settings.ddl, at_cut=claims.values())
+            catalog.store(connection, pipeline, {due.table: after})
+            self._forget({due.table})
+        return after.held != pending.LOCKED
+
     def _evolve(self, connection: sa.Connection, events: Iterable[SchemaEvent]) -> None:
         """Follow entry by entry: what the one adds and fills, the next one may change again.
 
         One pipeline at a time, so that of two which announce one table the second finds the first.
         """
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('deltasync source_table', 0))"))
-        known = catalog.load(connection, self._settings.pipeline)
+        known = catalog.load(connection, self._settings.pipeline, to_change=True)
         changed: dict[TableId, SourceTable] = {}
         for event in events:
-            for id_, table in evolve.fold([event], known | changed).items():
+            for id_, table in evolve.fold([event], known | changed, self._settings.ddl.policy).items():
                 before = changed.get(id_) or known.get(id_)
-                fits = not table.captured or table.dropped
-                changed[id_] = table if fits else self._fitted(driver(connection), table, before)
+                changed[id_] = self._followed(driver(connection), table, before)
         catalog.store(connection, self._settings.pipeline, changed)
+        self._forget(changed)
+
+    def _followed(self, connection: psycopg.Connection, table: SourceTable, before: SourceTable | None) -> SourceTable:
+        """The state of a table once the replica's fits it as far as it may, or is held: another pipeline's is."""
+        if table.captured and not table.dropped and table.description is not None:
+            shared = catalog.shared(connection, self._settings.pipeline, [table.description.id])
+            if shared is not None:
+                return table._replace(held=shared.held)
+        return pending.followed(connection, table, before, self._settings.ddl)
+
+    def _forget(self, tables: Iterable[TableId]) -> None:
         if self._writer:
-            self._writer.forget({id_.schema for id_ in changed})
-
-    def _fitted(self, connection: psycopg.Connection, table: SourceTable, before: SourceTable | None) -> SourceTable:
-        """The state of a table once the replica's was made to fit, or is held."""
-        marked = evolve.marked(table, before)
-        held = self._fit(connection, marked, before)
-        return evolve.released(marked) if held is None else marked._replace(held=held)
-
-    def _fit(self, connection: psycopg.Connection, table: SourceTable, before: SourceTable | None) -> str | None:
-        """Why the table is held; None where it fits. DDL that the replica refuses holds its own table only."""
-        tables = [table.description.id] if table.description is not None else []
-        shared = catalog.shared(connection, self._settings.pipeline, tables)
-        if shared is not None:
-            return shared.held
-        if table.held is not None or (before is not None and before.held is not None) or table.description is None:
-            return table.held if table.held == evolve.HOLE else evolve.still_held(connection, table)
-        try:
-            with connection.transaction():
-                return evolve.fit(connection, table.description, before.description if before else None)
-        except (psycopg.Error, RefusedError) as error:
-            if verdict(error) is Verdict.RETRY:
-                raise
-            return f"the replica refuses to follow its change: {describe(error)}"
+            self._writer.forget({id_.schema for id_ in tables})
 
     def _take_lead(self, connection: psycopg.Connection) -> None:
         if not _lead(connection, self._settings.pipeline):

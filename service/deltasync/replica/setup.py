@@ -149,7 +149,7 @@ def _make(connection: psycopg.Connection, described: Iterable[Table]) -> tuple[l
     created, not_made = [], {}
     for table in described:
         if describe_table(connection, table.id) is None:
-            why = evolve.fit(connection, table, None)
+            why = evolve.fit(connection, table)
             if why is None:
                 created.append(str(table.id))
             else:
@@ -160,10 +160,11 @@ def _make(connection: psycopg.Connection, described: Iterable[Table]) -> tuple[l
 def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str]]:
     """Look at held tables again: the operator may have made them fit."""
     released, held = [], {}
-    for id_, table in catalog.load(core, pipeline).items():
-        if table.held is None:
+    for id_, known in catalog.load(core, pipeline, to_change=True).items():
+        if known.held is None:
             continue
         shared = catalog.shared(driver(core), pipeline, [id_])
+        table = evolve.target(known)
         misfit = shared.held if shared else _misfit(driver(core), table)
         if misfit is None:
             catalog.store(core, pipeline, {id_: evolve.released(table)})
@@ -176,5 +177,5 @@ def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str
 def _misfit(connection: psycopg.Connection, table: SourceTable) -> str | None:
     """What still holds a table. One that could not be made, for lack of an extension say, is tried again."""
     if table.description is not None and describe_table(connection, table.description.id) is None:
-        return evolve.fit(connection, table.description, None)
+        return evolve.fit(connection, table.description)
     return evolve.still_held(connection, table)

@@ -32,6 +32,7 @@ MIGRATIONS = {
         "ALTER TABLE deltasync.ledger ADD COLUMN floor_seq0 bigint, ADD COLUMN floor_committed_at timestamptz",
     ),
     3: (
+        "ALTER TABLE deltasync.source_table ADD COLUMN pending jsonb NOT NULL DEFAULT '[]'",
         "ALTER TABLE deltasync.source_table ADD COLUMN missing varchar",
         "ALTER TABLE deltasync.source_canary ADD COLUMN refused varchar, ADD COLUMN doubt varchar",
     ),
@@ -129,8 +130,23 @@ dead_letter_audit = Table(
     Column("record_value", LargeBinary),
 )
 
-# The newest description of each table, folded from the source's schema_log; `missing`: which beats of the canary never
-# came, so that rows of it may not have come either (see `canary`).
+# Who approved which change of a table, and why.
+schema_audit = Table(
+    "schema_audit",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_now),
+    Column("by", String, nullable=False, server_default=text("session_user")),
+    Column("pipeline", String, nullable=False),
+    Column("schema_name", String, nullable=False),
+    Column("table_name", String, nullable=False),
+    Column("log_id", BigInteger, nullable=False),
+    Column("sql", String, nullable=False),
+    Column("reason", String, nullable=False),
+)
+
+# Each table's description and what became of it since, folded from the source's schema_log; `missing`: which beats of
+# the canary never came, so that rows of it may not have come either (see `canary`).
 source_table = Table(
     "source_table",
     metadata,
@@ -145,6 +161,7 @@ source_table = Table(
     Column("held", String),
     Column("description", JSONB),
     Column("missing", String),
+    Column("pending", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
 )
 
 # The newest canary: what the source's heartbeat saw of itself, and when that became visible here. `refused`: why

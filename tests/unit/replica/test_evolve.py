@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
 from tests.unit.make import TABLE, column, described
 
 from deltasync.debezium.schema_log import SchemaEvent
+from deltasync.policy import Ddl
 from deltasync.replica import evolve
-from deltasync.replica.evolve import difference, fold
-from deltasync.table import Column, Table
+from deltasync.table import SourceTable, Table, TableId, Version
+
+POLICY = Ddl().policy
+
+
+def fold(events: list[SchemaEvent], known: dict[TableId, SourceTable]) -> dict[TableId, SourceTable]:
+    return evolve.fold(events, known, POLICY)
 
 
 def _event(id_: int, event: str = "ddl", description: Table | None = TABLE) -> SchemaEvent:
@@ -42,77 +47,30 @@ def test_what_is_owed_stays_owed() -> None:
     assert not fold([_event(2)], {TABLE.id: described(complete=False)})[TABLE.id].complete
 
 
-def test_added_columns_are_no_difference() -> None:
-    """They can be added."""
-    wider = Table("shop", "t", (*TABLE.columns, column("c", "text")), ("id",))
-
-    assert difference(TABLE, wider, TABLE) is None
-
-
-def _numbered(*columns: Column) -> Table:
-    key = column("id", "int8", "bigint", number=1)
-    return Table("shop", "t", (key, *columns), ("id",))
-
-
-def test_a_column_keeps_its_number() -> None:
-    """A rename is told from a column that was dropped, and one that was made anew from the old one."""
-    before = _numbered(column("a", "text", number=2))
-
-    renamed, anew = _numbered(column("x", "text", number=2)), _numbered(column("a", "text", number=3))
-    assert difference(before, renamed, before) == "the column a was renamed to x on the source"
-    assert difference(before, anew, before) == "the column a was dropped or renamed on the source"
-
-
 def test_columns_are_marked_until_the_replica_has_them() -> None:
     """What rows held when one came is kept, though a table that was rewritten does not tell it any more."""
-    before = described(_numbered())
-    came = evolve.marked(described(_numbered(column("a", "text", number=2, missing="x"))), before)
-    later = evolve.marked(described(_numbered(column("a", "text", number=2), column("b", "text", number=3))), came)
+    key = column("id", "int8", "bigint", number=1)
+    first, came, later = (
+        Table("shop", "t", (key, *more), ("id",))
+        for more in (
+            (),
+            (column("a", "text", number=2, missing="x"),),
+            (column("a", "text", number=2), column("b", "text", number=3)),
+        )
+    )
+    pending = (Version(2, came, "hold"), Version(3, later, "hold"))
+    found = evolve.target(described(first, pending=pending, held="why"))
 
-    found = later.description or TABLE
-    assert [(c.name, c.added, c.missing) for c in found.columns] == [
+    assert found.description is not None
+    assert [(c.name, c.added, c.missing) for c in found.description.columns] == [
         ("id", False, None),
         ("a", True, "x"),
         ("b", True, None),
     ]
-    assert [c.added for c in (evolve.released(later).description or TABLE).columns] == [False] * 3
-    unnumbered = described(Table("shop", "t", (column("id", "int8"),), ("id",)))
+    assert found.pending == ()
+    assert [c.added for c in (evolve.released(found).description or TABLE).columns] == [False] * 3
+    unnumbered = Table("shop", "t", (column("id", "int8"),), ("id",))
     assert evolve.marked(came, unnumbered) == came
-
-
-def test_renames_types_and_keys_are_differences() -> None:
-    """They are for an operator to decide, in words that say what changed."""
-    key = column("id", "int8", "bigint", not_null=True)
-    renamed = Table("shop", "t", (key, column("x", "text"), column("b", "numeric")), ("id",))
-    retyped = Table("shop", "t", (key, column("a", "text"), column("b", "text")), ("id",))
-    rekeyed = Table("shop", "t", TABLE.columns, ("id", "a"))
-
-    assert difference(TABLE, renamed, TABLE) == "the column a was dropped or renamed on the source"
-    assert difference(TABLE, retyped, TABLE) == "the type of b changed from numeric to text on the source"
-    assert "primary key" in (difference(TABLE, rekeyed, TABLE) or "")
-
-
-@pytest.mark.parametrize(
-    ("default", "constant"),
-    [
-        ("1.50", True),
-        ("'x'::text", True),
-        ("'it''s'::character varying", True),
-        ("'{}'::text[]", True),
-        ("'new'::shop.status", True),
-        ("0::numeric(12,2)", True),
-        ("true", True),
-        ("now()", False),
-        ("gen_random_uuid()", False),
-        ("nextval('s'::regclass)", False),
-        ("'a' || now()", False),
-        ("'x'::text || f()", False),
-        (None, True),
-    ],
-)
-def test_only_constant_defaults_fill_added_columns(default: str | None, *, constant: bool) -> None:
-    """Any other gave the source's rows values that no record carries."""
-    assert (evolve.guessed([column("c", "text", default=default)]) is None) is constant
 
 
 def test_a_table_that_was_made_again_is_held() -> None:
@@ -122,3 +80,43 @@ def test_a_table_that_was_made_again_is_held() -> None:
     again = fold([_event(3)], {TABLE.id: dropped})[TABLE.id]
     assert again.held == evolve.REMADE
     assert fold([_event(4)], {TABLE.id: again})[TABLE.id].held == evolve.REMADE
+
+
+RENAMED = Table("shop", "t", (column("id", "int8", "bigint", not_null=True), column("x", "text")), ("id",))
+RETYPED = Table("shop", "t", (*RENAMED.columns[:1], column("x", "numeric")), ("id",))
+
+
+def test_what_became_of_a_table_is_pending_step_by_step() -> None:
+    """The replica's table fits the old description until each was done; an entry that is repeated is no step."""
+    known = {TABLE.id: described()}
+    found = evolve.fold([_event(2, description=RENAMED)._replace(lsn=7), _event(3, description=RETYPED)], known, POLICY)
+    table = found[TABLE.id]
+
+    assert table.description == TABLE
+    assert [(v.log_id, v.action, v.lsn, v.anytime) for v in table.pending] == [
+        (2, "hold", 7, False),
+        (3, "hold", None, False),
+    ]
+    assert table.newest == RETYPED
+    assert "dropped" in (evolve.reason(table, POLICY) or "")
+    again = fold([_event(4, description=RETYPED)], {TABLE.id: table})[TABLE.id]
+    assert again.pending == table.pending
+
+
+def test_nothing_is_applied_where_its_place_is_not_known() -> None:
+    """Whatever the policy says: a change that was announced later, or behind a hole."""
+    policy = {**POLICY, "drop_column": "apply"}
+    event = _event(3, description=RENAMED)._replace(lsn=7)
+    hole = fold([_event(2, "hole", None)], {TABLE.id: described()})
+    (placed,) = evolve.fold([event], {TABLE.id: described()}, policy).values()
+    (behind,) = evolve.fold([event], hole, policy).values()
+    (late,) = evolve.fold([event._replace(lsn=None)], {TABLE.id: described()}, policy).values()
+
+    assert [table.pending[0].action for table in (placed, behind, late)] == ["apply", "hold", "hold"]
+
+
+def test_a_table_that_is_created_may_have_to_be_approved() -> None:
+    """Not one that set-up announces: it is wanted."""
+    policy = {**POLICY, "create_table": "hold"}
+    assert evolve.fold([_event(1)._replace(lsn=7)], {}, policy)[TABLE.id].held == evolve.NEW
+    assert evolve.fold([_event(1, "announce")], {}, policy)[TABLE.id].held is None

@@ -1,0 +1,120 @@
+"""Changes of the source's tables that are more than additions: approved or followed by policy, and no row is lost."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+from tests.flow import Flow, until
+
+_TABLES = """
+    CREATE SCHEMA shop;
+    CREATE TABLE shop.t (id int PRIMARY KEY, a text NOT NULL, n numeric(10, 2));
+    CREATE TABLE shop.other (id int PRIMARY KEY);
+    INSERT INTO shop.t VALUES (1, 'one', 1.25);
+"""
+_HELD = "SELECT held FROM deltasync.source_table WHERE table_name = 't'"
+
+
+def _columns(flow: Flow) -> list[tuple[str, str]]:
+    query = """SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+                WHERE attrelid = 'shop.t'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attname"""
+    return [(name, type_) for name, type_ in flow.replica.execute(query)]
+
+
+def test_rows_from_before_a_rename_are_applied_before_it(flow: Flow) -> None:
+    """A thousand wait when it is made, in its own transaction too: they come first, and it is approved."""
+    flow.set_up(_TABLES)
+    flow.start_worker().events("")
+    flow.wait_equal("shop.t")
+    assert flow.workers[-1].stop() == 0
+
+    flow.source.execute("INSERT INTO shop.t SELECT i, 'before', i FROM generate_series(2, 1001) i")
+    with flow.source.transaction():
+        flow.source.execute("UPDATE shop.t SET a = 'last' WHERE id = 500")
+        flow.source.execute("ALTER TABLE shop.t RENAME a TO b")
+        flow.source.execute("ALTER TABLE shop.t ALTER n TYPE numeric(10, 4)")
+        flow.source.execute("INSERT INTO shop.t VALUES (2000, 'after', 1.2345)")
+    flow.source.execute("DELETE FROM shop.t WHERE id = 7; INSERT INTO shop.other VALUES (1)")
+    flow.start_worker()
+    flow.wait_equal("shop.other")
+    until(lambda: flow.count("shop.t") == 1001, "all rows from before")
+    until(lambda: (flow.replica.execute(_HELD).fetchone() or [None])[0], "the table held")
+
+    found = json.loads(flow.cli("schema", "list", "--json"))
+    assert [(one["kind"], one["lock"], one["rewrites"]) for one in found] == [
+        ("rename_column", "ACCESS EXCLUSIVE", False),
+        ("change_type", "ACCESS EXCLUSIVE", True),
+    ]
+    assert "RENAME COLUMN" in flow.cli("schema", "list")
+    assert flow.cli("schema", "approve", "shop.t", "--reason", "release 41").endswith("done\n")
+    flow.wait_equal("shop.t")
+    query = 'SELECT table_name, reason, sql LIKE \'%RENAME COLUMN "a" TO "b"%\' FROM deltasync.schema_audit'
+    assert flow.replica.execute(query).fetchall() == [("t", "release 41", True)]
+    assert "nothing waits" in flow.cli("schema", "list")
+    flow.cli("schema", "approve", "shop.t", "--reason", "again", code=1)
+
+
+def test_what_the_policy_says_is_done_by_itself(flow: Flow) -> None:
+    """Each change where the rows from before it end: names that go round, a column made anew, wider types."""
+    kinds = ("RENAME_COLUMN", "DROP_COLUMN", "WIDEN_TYPE", "SET_NOT_NULL")
+    flow.env |= {f"DELTASYNC_DDL_{kind}": "apply" for kind in kinds}
+    flow.set_up(_TABLES)
+    worker = flow.start_worker()
+    flow.wait_equal("shop.t")
+
+    flow.source.execute("UPDATE shop.t SET n = 0; ALTER TABLE shop.t ALTER n SET NOT NULL, ALTER id TYPE bigint")
+    flow.source.execute("INSERT INTO shop.t VALUES (5000000000, 'two', 2)")
+    with flow.source.transaction():
+        for old, new in (("a", "x"), ("n", "a"), ("x", "n")):
+            flow.source.execute(f"ALTER TABLE shop.t RENAME {old} TO {new}")
+        flow.source.execute("INSERT INTO shop.t VALUES (3, 'three', 3)")
+    flow.source.execute(
+        "ALTER TABLE shop.t DROP n, ADD n text DEFAULT 'anew'; UPDATE shop.t SET n = 'four' WHERE id = 3"
+    )
+    flow.source.execute("ALTER TABLE shop.t DROP a; DELETE FROM shop.t WHERE id = 1")
+    flow.wait_equal("shop.t")
+    assert _columns(flow) == [("id", "bigint"), ("n", "text")]
+    assert not worker.events("partition stopped")
+
+
+def test_a_table_that_is_read_for_long_does_not_keep_others(flow: Flow) -> None:
+    """A dump has its lock: others go on, and the column comes by itself once it has ended."""
+    flow.env["DELTASYNC_DDL_LOCK_TIMEOUT_S"] = "0.2"
+    flow.set_up(_TABLES)
+    worker = flow.start_worker()
+    flow.wait_equal("shop.t")
+
+    with psycopg.connect(flow.pipeline.replica_admin) as dump:
+        dump.execute("SELECT FROM shop.t")
+        flow.source.execute("INSERT INTO shop.t VALUES (2, 'old', 2); ALTER TABLE shop.t ADD b int DEFAULT 5")
+        flow.source.execute("INSERT INTO shop.t VALUES (3, 'new', 3, 6)")
+        until(lambda: "lock" in str(flow.replica.execute(_HELD).fetchone()), "the lock is missed")
+        flow.source.execute("INSERT INTO shop.other VALUES (1)")
+        flow.wait_equal("shop.other")
+        until(lambda: flow.count("shop.t") == 2, "the row from before it")
+        assert json.loads(flow.cli("schema", "list", "--json"))[0]["state"] == "waits for its lock"
+    flow.wait_equal("shop.t")
+    assert not worker.events("failed for a passing reason; trying again")
+
+
+def test_what_the_policy_says_is_not_done(flow: Flow) -> None:
+    """A column that is ignored stays and may be null, a table that is held is made once approved, another stops."""
+    flow.env |= {"DELTASYNC_DDL_DROP_COLUMN": "ignore", "DELTASYNC_DDL_CREATE_TABLE": "hold"}
+    flow.set_up(_TABLES)
+    worker = flow.start_worker(DELTASYNC_DDL_RENAME_COLUMN="stop")
+    flow.wait_equal("shop.t")
+
+    flow.source.execute(
+        "ALTER TABLE shop.t DROP a; INSERT INTO shop.t VALUES (2, 2); CREATE TABLE shop.new (id int PRIMARY KEY)"
+    )
+    flow.source.execute("INSERT INTO shop.new VALUES (1)")
+    until(lambda: flow.count("shop.t") == 2, "the row without it")
+    assert flow.replica.execute("SELECT id, a FROM shop.t ORDER BY id").fetchall() == [(1, "one"), (2, None)]
+    until(lambda: "shop.new" in flow.cli("schema", "list"), "the new table held")
+    assert flow.cli("schema", "approve", "shop.new", "--reason", "wanted").endswith("done\n")
+    flow.wait_equal("shop.new")
+
+    flow.source.execute("ALTER TABLE shop.t RENAME n TO m; UPDATE shop.t SET m = 3")
+    until(lambda: worker.events("partition stopped"), "it stops")
+    assert "renamed to m" in worker.events("partition stopped")[0]["reason"]

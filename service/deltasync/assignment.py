@@ -138,6 +138,12 @@ class Assignment:
         if owned is not None and owned.error is None:
             self.stop(partition, _gap(partition, f"the log does not hold offset {owned.progress.next_offset}"))
 
+    def on_damaged(self, partition: Partition) -> None:
+        """Stop a partition whose next records are not what was written."""
+        owned = self._ownership.get(partition)
+        if owned is not None and owned.error is None:
+            self.stop(partition, _damaged(partition))
+
     # Blocked and woken
 
     def block(self, cut: Cut, tables: Tables) -> None:
@@ -284,5 +290,15 @@ def _gap(partition: Partition, what: str) -> GapError:
         remedy=(
             "Read its table again: deltasync resync. Only if it is known that nothing is missing: deltasync ledger set "
             f"{partition.topic} {partition.number} OFFSET --reason …"
+        ),
+    )
+
+
+def _damaged(partition: Partition) -> GapError:
+    return GapError(
+        f"The next records of {partition} are damaged in Kafka: their checksum is not that of what was written.",
+        remedy=(
+            "See the brokers' disks. Where another replica is sound, have it lead, and try again: deltasync ledger set "
+            f"{partition.topic} {partition.number} with the same offset; else with one behind them, and deltasync resync."
         ),
     )

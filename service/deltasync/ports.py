@@ -31,6 +31,9 @@ class Owner(Protocol):
     def on_missing(self, partition: Partition) -> None:
         """The log does not hold the offset that was to be read next."""
 
+    def on_damaged(self, partition: Partition) -> None:
+        """What is to be read next has another checksum than it was written with."""
+
 
 class Consumer(Protocol):
     """One member of the consumer group. Not thread-safe; all callbacks run inside `poll`.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
@@ -11,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 from tests.acceptance.topics import Topics
 from tests.flow import Flow, Worker, until
+from tests.servers import Addresses
 
 SCHEMA = """
     CREATE SCHEMA shop;
@@ -116,3 +119,32 @@ def test_a_second_pipeline_is_refused_at_set_up(shop: Flow) -> None:
     said = shop.cli("replica", "setup", code=1)
     assert f"The table shop.item is filled on this replica by the pipeline {shop.settings.pipeline}, too" in said
     assert "DELTASYNC_PIPELINE=NAME deltasync replica teardown" in said
+
+
+def test_a_record_that_is_damaged_on_a_disk_stops_its_partition(shop: Flow, servers: Addresses) -> None:
+    """One bit of it, which might have been a value's; put right, it is read from there."""
+    if servers.folder is None:
+        pytest.skip("the broker's disk is not ours")
+    worker = shop.workers[-1]
+    assert worker.stop() == 0
+    shop.source.execute("INSERT INTO shop.item VALUES (2, 'two'), (3, 'three')")
+    topic = Topics(shop).name("shop.item")
+    until(lambda: Topics(shop).ends("shop.item")[0] == 3, "captured")
+    (segment,) = Path(servers.folder).glob(f"**/{topic}-0/*.log")
+    _flip_last_bit(segment)
+    worker = shop.start_worker()
+    until(lambda: f"{topic}[0] is stopped. The next records of {topic}[0] are damaged" in reasons(shop), "it stops", 30)
+    assert shop.rows(shop.replica, "shop.item") == ["(1,one)"]
+
+    _flip_last_bit(segment)
+    at = str(shop.ledger()["shop.item"][0])
+    shop.cli("ledger", "set", "shop.item", "0", at, "--reason", "the disk was put right")
+    shop.wait_equal("shop.item")
+
+
+def _flip_last_bit(file: Path) -> None:
+    with file.open("r+b") as log:
+        log.seek(-1, os.SEEK_END)
+        (last,) = log.read(1)
+        log.seek(-1, os.SEEK_END)
+        log.write(bytes([last ^ 1]))

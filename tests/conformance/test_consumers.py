@@ -121,6 +121,9 @@ class Member:
             del self.logs[partition]
             self.revoked.append(partition)
 
+    def on_damaged(self, partition: Partition) -> None:
+        raise AssertionError(partition)
+
     def on_missing(self, partition: Partition) -> None:
         self.missing.add(partition)
         self.consumer.pause(partition)

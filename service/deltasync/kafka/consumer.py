@@ -42,7 +42,8 @@ _NEW_KEY = "__debezium.newkey"
 _TABLE = "deltasync.table"
 # These would break the promise: offsets are committed after the ledger, and never reset.
 _OURS = frozenset(
-    {"enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "group.id", "bootstrap.servers"}
+    {"enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "check.crcs", "group.id"}
+    | {"bootstrap.servers"}
 )
 
 
@@ -61,6 +62,7 @@ class Consumer:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
+                "check.crcs": True,  # else a bit that was flipped on a disk may be a value
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": int(settings.kafka.session_timeout_s * 1000),
                 "heartbeat.interval.ms": int(settings.kafka.session_timeout_s * 1000 / 4),
@@ -107,6 +109,8 @@ class Consumer:
                 found.append(to_record(partition, message, raw_text=self._raw_text))
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 - its public name
                 self._owner.on_missing(partition)
+            elif error.code() == KafkaError._BAD_MSG:  # noqa: SLF001 - its public name
+                self._owner.on_damaged(partition)
             elif error.fatal():
                 raise KafkaException(error)
             else:

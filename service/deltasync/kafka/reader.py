@@ -30,6 +30,7 @@ class Reader:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
+            "check.crcs": True,
             "fetch.queue.backoff.ms": 10,
             "fetch.wait.max.ms": 100,
             "queued.max.messages.kbytes": QUEUE_KIB,

@@ -296,9 +296,9 @@ def _gap(partition: Partition, what: str) -> GapError:
 
 def _damaged(partition: Partition) -> GapError:
     return GapError(
-        f"The next records of {partition} are damaged in Kafka: their checksum is not that of what was written.",
+        f"The next records of {partition} are damaged in Kafka: their checksum is not what was written.",
         remedy=(
-            "See the brokers' disks. Where another replica is sound, have it lead, and try again: deltasync ledger set "
-            f"{partition.topic} {partition.number} with the same offset; else with one behind them, and deltasync resync."
+            "See the brokers' disks. Where another replica is sound, let it lead, and try again: deltasync ledger set "
+            f"{partition.topic} {partition.number} and the same offset; else one behind them, and deltasync resync."
         ),
     )

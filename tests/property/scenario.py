@@ -51,6 +51,8 @@ _TORN = 0.2
 _ALTERED = 0.15
 # How often there are tables without any key.
 _KEYLESS = 0.4
+# How often the replica refuses rows for a while.
+_REFUSED = 0.4
 # A batch of so many records holds all that a scenario has.
 ALL = 1000
 # A batch of so many records holds what only makes sense together.
@@ -103,7 +105,8 @@ def scenario(seed: int) -> Scenario:
     found = _related(found, random.Random(f"related {seed}"))  # noqa: S311 - as above
     found = _torn(found, random.Random(f"torn {seed}"))  # noqa: S311 - as above
     found = _altered(found, random.Random(f"altered {seed}"))  # noqa: S311 - as above
-    return _keyless(found, random.Random(f"keyless {seed}"))  # noqa: S311 - as above
+    found = _keyless(found, random.Random(f"keyless {seed}"))  # noqa: S311 - as above
+    return _refused(found, random.Random(f"refused {seed}"))  # noqa: S311 - as above
 
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
@@ -166,6 +169,13 @@ def _keyless(found: Scenario, rng: random.Random) -> Scenario:
     if rng.random() >= _KEYLESS or found.family:
         return found
     return found._replace(tables=(*found.tables, *rng.sample(KEYLESS, rng.choice((1, 1, 2)))))
+
+
+def _refused(found: Scenario, rng: random.Random) -> Scenario:
+    """With rows that the replica refuses for a while; not where an operator would have to mind what waits of a row."""
+    if rng.random() >= _REFUSED or found.whole or found.family or any(op[0] == "lose half" for op in found.ops):
+        return found
+    return found._replace(ops=_among(rng, found.ops, {"refuse": 6, "accept": 1, "replay": 2}, part=3))
 
 
 def _plain(rng: random.Random) -> Scenario:

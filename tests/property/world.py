@@ -27,6 +27,8 @@ from deltasync.table import TableId
 
 # So many turns without a fault must be enough for all that is left.
 _TURNS_MAX = 400
+# So often an operator looks at what is set aside; what is left then is read anew.
+_REPLAY_EVERY, _READ_ANEW_EVERY = 5, 100
 # Why a partition may stop for good rather than guess.
 _HALTS = ("the connector began anew", "Equal keys of")
 # What is said of a table whose columns were made before the source's changed, and are too narrow now.
@@ -189,6 +191,12 @@ class World:
                 self._place(where, n)
             case "lose half":
                 self._connector.lose_half()
+            case "refuse":
+                self._refuse(where, n)
+            case "accept":
+                self.store.accept()
+            case "replay":
+                self.store.replay(ordered=self.ordered)
             case _:
                 self._disturb_connector(name, where, n)
 
@@ -218,6 +226,18 @@ class World:
                     self._poison.add((partition, self.broker.produce(partition, b"?", b"?")))
             case _:
                 raise ValueError(name)
+
+    def _refuse(self, where: int, n: int) -> None:
+        """The replica refuses rows with values that some have on the source now."""
+        name = sorted(self._source.shapes)[where % len(self._source.shapes)]
+        shape, found = self._source.shapes[name], self._source.visible(name)
+        columns = [*self.store.columns(name)]
+        if not found or not columns or shape.table.is_keyless:
+            return
+        column = columns[n // 7 % len(columns)]
+        rows = [self._source.row(name, identity) for identity in found[n % len(found) :][:3]]
+        for text in {row.get(column) for row in rows} - {None}:
+            self.store.refuse(shape.table, column, text or "")
 
     def _place(self, where: int, n: int) -> None:
         """An operator moves a partition: to the begin of its log, or to where it is."""
@@ -259,11 +279,12 @@ class World:
         for worker in self._workers:
             worker.disarm()
         self._expel_ghosts()
-        for _ in range(_TURNS_MAX):
+        for turn in range(_TURNS_MAX):
+            self._mend_letters(turn)
             for worker in self._workers:
                 worker.step()
             self.observe()
-            if not self._unapplied() and not self.store.held():
+            if not self._unapplied() and not self.store.held() and not self.store.letters():
                 return
             for partition, progress in self.store.ledger().items():
                 self._look_at(partition, progress.next_offset)
@@ -276,7 +297,22 @@ class World:
         # An operator has let such a table go on, but nothing passes what is not whole.
         if self.whole if is_one_keyless else has_halted:
             raise HaltedError("; ".join(troubles))
-        raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}")
+        raise BrokenError(
+            f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}, {len(self.store.letters())} letters"
+        )
+
+    def _mend_letters(self, turn: int) -> None:
+        """What an operator does about letters: replay them, and where that is refused for good, read rows anew.
+
+        Only what may be applied again is refused for good (see `Connector.replays`).
+        """
+        if turn == _REPLAY_EVERY:
+            self.store.accept()
+        if not turn % _REPLAY_EVERY:
+            self.store.replay(ordered=self.ordered)
+        may_be_again = self._connector.began_anew or self._connector.watermark_forgotten
+        if turn and may_be_again and not turn % _READ_ANEW_EVERY and self.store.letters():
+            self.store.read_anew(lambda name: self._source.committed[name].values())
 
     def _look_at(self, partition: Partition, offset: int) -> None:
         """What an operator does about a record that nobody can read, and one whose second half never comes."""

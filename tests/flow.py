@@ -170,6 +170,14 @@ class Flow:
         self.workers.append(worker)
         return worker
 
+    def start_settled(self, **env: str) -> Worker:
+        """Start a worker behind the initial snapshot: it restarts the connector then, once, and that is over."""
+        until(self.streaming, "the snapshot is complete")
+        first = self.streaming()
+        worker = self.start_worker(**env)
+        until(lambda: self.streaming() not in {None, first}, "it streams on")
+        return worker
+
     def rows(self, connection: psycopg.Connection[Any], table: str) -> list[str]:
         """A table's rows as text, ordered by text: two databases are equal where these are."""
         return [row for (row,) in connection.execute(f'SELECT t::text FROM {table} t ORDER BY t::text COLLATE "C"')]

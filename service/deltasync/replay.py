@@ -15,7 +15,7 @@ import psycopg
 import sqlalchemy as sa
 
 from deltasync import intake
-from deltasync.change import Partition
+from deltasync.change import Partition, Record
 from deltasync.compact import compact
 from deltasync.debezium.rows import Rows
 from deltasync.errors import DeltasyncError, RefusedError
@@ -115,7 +115,7 @@ def plans_of(found: Sequence[Queue], tables: Tables) -> list[TablePlan]:
     """
     stored = sorted((one for queue in found for one in queue.letters), key=lambda one: one.letter.record.offset)
     at = {one.letter.record.partition: Progress() for one in stored}
-    taken = intake.take([one.letter.record for one in stored], at, tables)
+    taken = intake.take([_as_taken(one.letter) for one in stored], at, tables)
     for cut in taken.cuts.values():
         raise cut.error
     changes = [one.change for one in taken.taken if one.change is not None]
@@ -123,6 +123,11 @@ def plans_of(found: Sequence[Queue], tables: Tables) -> list[TablePlan]:
         return plan(compact(changes, tables.decoders), tables.decoders)
     except StaleDescriptionError as error:
         raise stale(error.change).error from None
+
+
+def _as_taken(letter: Letter) -> Record:
+    """The record as it was read: where a topic has several partitions, half of a key change stands alone."""
+    return letter.record if letter.old_key is not None else letter.record._replace(moves=False)
 
 
 def listed(settings: Settings) -> list[Queue]:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from tests.acceptance.test_resync_live import resync, shadows, started
 from tests.acceptance.topics import Topics
 from tests.flow import Flow, until
-from tests.integration.test_resync import resync, shadows, started
 
 from deltasync.connect.client import ConnectClient
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from tests.conformance.bench import P0, P1, WIDER, Bench, Steps, T, event, plan_of, row_of, rows_of
 from tests.unit.make import column
 
-from deltasync.change import Partition
+from deltasync.change import Partition, Record
 from deltasync.debezium.rows import Rows
 from deltasync.errors import FencedError, GapError, RecordError
 from deltasync.failure import Verdict, is_to_blame, verdict
+from deltasync.parking import Letter, Void
 from deltasync.plan import Moves, TablePlan
 from deltasync.ports import Batch, Replica
 from deltasync.progress import Claim, Progress, anew, placed, vouched
 from deltasync.readable import Due
+from deltasync.replica.tables import CANARY
 from deltasync.table import Table
 
 
@@ -300,3 +302,65 @@ def test_rows_without_a_key_are_told_by_their_texts_and_number(bench: Bench, cop
     assert rows() == Counter({**there, (None, None, None): 1})
     bench.do(plan_of(table=KEYLESS, truncate=True, inserts=of(2, "NaN")))
     assert rows() == Counter({("NaN", None, "a"): 2})
+
+
+def _letter(offset: int, id_: str, *, old: str | None = None, error: str | None = None, table: Table = T) -> Letter:
+    key, old_key = (text and f'{{"id":{text}}}'.encode() for text in (id_, old))
+    record = Record(P0, offset, key or b"", b"{}", moves=True, headers=lambda: (("h", b"x"), ("n", None)))
+    return Letter(record, table.id, key or b"", old_key or None, 1_700_000_000_000_001, error)
+
+
+def _set_aside(bench: Bench, known: int, *letters: Letter, voids: Sequence[Void] = (), id_: str = "7") -> None:
+    """Apply one more record of P0 that writes a row, and set letters aside."""
+    claims = {P0: Claim("id", bench.store.ledger()[P0])}
+    to, plans = {P0: Progress(bench.offset() + 1)}, [plan_of(upserts=(rows_of(row_of(id_)),))]
+    bench.session.apply(Batch(claims, to, plans, letters=letters, parked={P0: known}, voids=voids))
+
+
+def test_what_is_set_aside(bench: Bench) -> None:
+    """It is there for any session with its keys and numbers, of this topic alone; what is read again is there once."""
+    _set_aside(bench, 0, _letter(1, "1", error="refused"), _letter(2, "2", old="1"))
+    _set_aside(bench, 2, _letter(2, "2", old="1"), _letter(3, "2"))
+    found = bench.store.session().parked({P0: "id", P1: "id"})
+
+    assert found[P0].keys == {(T.id, b'{"id":1}'), (T.id, b'{"id":2}')}
+    assert list(found) == [P0]
+    assert (dict(found[P0].counts), found[P0].failed, found[P0].records) == ({T.id: (1, 3)}, 1, 3)
+    assert bench.session.parked({P0: "another"}) == {}
+
+
+@pytest.mark.parametrize("known", [0, 2])
+def test_who_knows_of_others_sets_nothing_aside(bench: Bench, known: int) -> None:
+    """Letters were replayed or discarded meanwhile, or added: nothing is written, and the worker reads again."""
+    _set_aside(bench, 0, _letter(1, "1", error="refused"))
+    before = bench.rows(), bench.offset(), bench.session.parked({P0: "id"})
+    with pytest.raises(FencedError):
+        _set_aside(bench, known, _letter(2, "1"), id_="8")
+
+    assert (bench.rows(), bench.offset(), bench.session.parked({P0: "id"})) == before
+
+
+def test_voids_are_of_their_table_and_before_their_record(bench: Bench) -> None:
+    _set_aside(bench, 0, _letter(1, "1", error="refused"), _letter(2, "1"), _letter(3, "1", table=CANARY))
+    _set_aside(bench, 3, _letter(5, "1"), voids=[Void(P0, T.id, 4), Void(P1, T.id, 9)])
+
+    assert bench.session.parked({P0: "id"})[P0].counts == {T.id: (0, 1), CANARY.id: (0, 1)}
+
+
+def test_letters_go_with_a_batch_that_is_rolled_back(bench: Bench) -> None:
+    """So do voids."""
+    _set_aside(bench, 0, _letter(1, "1", error="refused"))
+    ended = []
+
+    def end(place: str) -> None:
+        if place == "fenced":
+            ended.append(place)
+            raise bench.store.fail()
+
+    failing = Bench(bench.store, bench.store.session(end))
+    with pytest.raises(type(bench.store.fail())):
+        _set_aside(failing, 1, _letter(2, "1"), voids=[Void(P0, T.id, 2)])
+    failing.session.close()
+
+    assert ended
+    assert bench.session.parked({P0: "id"})[P0].records == 1

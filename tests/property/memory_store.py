@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
+from tests.property.kinds import PLACEHOLDER
 from tests.property.source import Row
 
 from deltasync.change import Partition
+from deltasync.debezium.rows import RowDecoder, Rows
+from deltasync.failure import Verdict, is_to_blame, lacks_room, verdict
+from deltasync.parking import Letter
+from deltasync.plan import TablePlan
 from deltasync.progress import Claim, Progress
+from deltasync.readable import Tables
+from deltasync.replay import Queue, plans_of, queues
+from deltasync.replica.dead_letters import Stored
 from deltasync.replica.memory import Database, Replica
-from deltasync.replica.memory_table import Foreign, MemoryTable, OperationalError, Unique
-from deltasync.table import Table, TableId
+from deltasync.replica.memory_table import Foreign, MemoryTable, OperationalError, Unique, value_of
+from deltasync.replica.tables import CANARY
+from deltasync.table import Column, Table, TableId
 
 
 class MemoryStore:
@@ -68,5 +77,67 @@ class MemoryStore:
     def relate(self, foreign: Foreign) -> None:
         self._database.foreign.append(foreign)
 
+    def refuse(self, table: Table, column: str, text: str) -> None:
+        found = self._database.tables[table.id]
+        found.refused |= {(column, text)}
+
+    def admit(self) -> None:
+        for table in self._database.tables.values():
+            table.refused = frozenset()
+
+    def letters(self) -> list[Letter]:
+        return [letter for _, letter in self._database.letters]
+
+    def replay(self, *, ordered: bool) -> None:
+        crowded: dict[TableId, list[Queue]] = {}
+        for queue in self._queues():
+            if lacks_room(self._replay([queue], ordered=ordered)):
+                crowded.setdefault(queue.table, []).append(queue)
+        for together in crowded.values():
+            self._replay(together, ordered=ordered)
+
+    def _replay(self, found: Sequence[Queue], *, ordered: bool) -> BaseException:
+        """See `deltasync.replay._replay`. Returns why not, where it is refused."""
+        places = {(one.letter.record.partition, one.letter.record.offset) for queue in found for one in queue.letters}
+        try:
+            Replica(self._database, ordered=ordered).replay(plans_of(found, self._tables()), places)
+        except Exception as error:
+            if not is_to_blame(error) and verdict(error) is not Verdict.RETRY:  # its worker is at it just now
+                raise
+            return error
+        return OperationalError()
+
+    def read_anew(self, rows: Callable[[str], Iterable[Row]]) -> None:
+        for queue in self._queues():
+            (places,) = [{(queue.partition, one.letter.record.offset) for one in queue.letters}]
+            decoder = self._tables().decoder(queue.table)
+            columns = tuple(column.name for column in decoder.table.columns)
+            there = [row for row in rows(queue.table.name) if _is_one(decoder, row, queue)]
+            upserts = [Rows(columns, [[row.get(name) for row in there] for name in columns])] if there else []
+            plan = TablePlan(
+                decoder.table, truncate=False, deletes=decoder.keys(queue.keys), upserts=upserts, updates=[], moves=[]
+            )
+            Replica(self._database).replay([plan], places)
+
+    def _queues(self) -> list[Queue]:
+        letters = sorted(self.letters(), key=lambda letter: (letter.record.partition, letter.record.offset))
+        return queues((Stored(id_, letter, 0) for id_, letter in enumerate(letters)), self._tables())
+
+    def _tables(self) -> Tables:
+        return Tables(self._database.source_tables, CANARY, PLACEHOLDER, raw_text=False)
+
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _is_one(decoder: RowDecoder, row: Row, queue: Queue) -> bool:
+    """True for the row of these letters, under any of its keys."""
+    keys = decoder.keys(queue.keys)
+    numeric = [decoder.table.column(name) for name in keys.columns]
+    wanted = {_equal(values, numeric) for values in zip(*keys.values, strict=True)}
+    return _equal([row[name] for name in keys.columns], numeric) in wanted
+
+
+def _equal(values: Iterable[str | None], columns: Iterable[Column | None]) -> tuple[Hashable, ...]:
+    found = zip(values, columns, strict=True)
+    return tuple(value_of(text) if column and column.type.name == "numeric" else text for text, column in found)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import psycopg
 from psycopg import sql
 from tests.property.source import Row
 
 from deltasync.change import Partition
+from deltasync.parking import Letter
 from deltasync.plan import TablePlan
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
-from deltasync.replica import by_hand, ddl, identity, ledger
+from deltasync.replay import replay
+from deltasync.replica import by_hand, ddl, dead_letters, identity, ledger
 from deltasync.replica.engine import alchemy, driver
 from deltasync.replica.memory_table import Foreign, Unique
 from deltasync.replica.session import Replica
@@ -20,7 +22,7 @@ from deltasync.replica.setup import setup
 from deltasync.settings import Settings, Source
 from deltasync.table import Table
 
-_OURS = ("ledger", "ledger_audit", "source_table", "source_canary")
+_OURS = ("ledger", "ledger_audit", "source_table", "source_canary", "dead_letter", "dead_letter_audit")
 
 
 class _Plans(list[TablePlan]):
@@ -151,6 +153,30 @@ class PostgresStore:
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             child, parent = (sql.Identifier(*id_) for id_ in (foreign.child, foreign.parent))
             connection.execute(sql.SQL(statement).format(child, sql.Identifier(foreign.column), parent))
+
+    def refuse(self, table: Table, column: str, text: str) -> None:
+        statement = "ALTER TABLE {} ADD CHECK (format('%s', {}) <> {}) NOT VALID"
+        self._admin.execute(
+            sql.SQL(statement).format(sql.Identifier(*table.id), sql.Identifier(column), sql.Literal(text))
+        )
+
+    def admit(self) -> None:
+        query = "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE contype = 'c' AND NOT convalidated"
+        for table, name in self._admin.execute(query).fetchall():
+            statement = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}")
+            self._admin.execute(statement.format(sql.SQL(table), sql.Identifier(name)))
+
+    def letters(self) -> list[Letter]:
+        with self._core.begin():
+            return [stored.letter for stored in dead_letters.load(self._core, self._settings.pipeline)]
+
+    def replay(self, *, ordered: bool) -> None:
+        constraints = {"constraints": "ordered" if ordered else "replica-role"}
+        replica = self._settings.replica.model_copy(update=constraints)
+        list(replay(self._settings.model_copy(update={"replica": replica}), []))
+
+    def read_anew(self, rows: Callable[[str], Iterable[Row]]) -> None:  # noqa: ARG002 - see `store.Store`
+        raise AssertionError("There is no source to read anew: choose other seeds.")
 
     def clear(self) -> None:
         self._admin.execute("DROP SCHEMA IF EXISTS shop CASCADE")

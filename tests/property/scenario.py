@@ -9,6 +9,7 @@ import random
 from typing import NamedTuple
 
 from tests.property.kinds import BY_INDEX, FAMILY, KEYLESS, NAMES, SPREAD, UNIQUE
+from tests.property.locks import Family
 from tests.property.statements import STATEMENTS
 
 Op = tuple[str, int, int, int]
@@ -51,6 +52,8 @@ _TORN = 0.2
 _ALTERED = 0.15
 # How often there are tables without any key.
 _KEYLESS = 0.4
+# How often the replica refuses rows for a while.
+_REFUSED = 0.4
 # A batch of so many records holds all that a scenario has.
 ALL = 1000
 # A batch of so many records holds what only makes sense together.
@@ -103,7 +106,8 @@ def scenario(seed: int) -> Scenario:
     found = _related(found, random.Random(f"related {seed}"))  # noqa: S311 - as above
     found = _torn(found, random.Random(f"torn {seed}"))  # noqa: S311 - as above
     found = _altered(found, random.Random(f"altered {seed}"))  # noqa: S311 - as above
-    return _keyless(found, random.Random(f"keyless {seed}"))  # noqa: S311 - as above
+    found = _keyless(found, random.Random(f"keyless {seed}"))  # noqa: S311 - as above
+    return _refused(found, random.Random(f"refused {seed}"))  # noqa: S311 - as above
 
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
@@ -168,6 +172,13 @@ def _keyless(found: Scenario, rng: random.Random) -> Scenario:
     return found._replace(tables=(*found.tables, *rng.sample(KEYLESS, rng.choice((1, 1, 2)))))
 
 
+def _refused(found: Scenario, rng: random.Random) -> Scenario:
+    """With rows that the replica refuses for a while; not where an operator would have to mind what waits of a row."""
+    if rng.random() >= _REFUSED or found.whole or found.family or any(op[0] == "lose half" for op in found.ops):
+        return found
+    return found._replace(ops=_among(rng, found.ops, {"refuse": 6, "admit": 1, "replay": 2}, part=3))
+
+
 def _plain(rng: random.Random) -> Scenario:
     tables = tuple(rng.sample(NAMES, rng.randint(1, 3)))
     statements = {**_some(rng, _STATEMENTS), "insert": 6, "commit": 6}
@@ -206,3 +217,18 @@ def _among(rng: random.Random, ops: tuple[Op, ...], weights: dict[str, int], par
 
 def is_statement(op: Op) -> bool:
     return op[0] in STATEMENTS
+
+
+def family_of(scenario: Scenario) -> Family:
+    """What the source's foreign keys do, without what the replica's wait for for ever.
+
+    Tables have no order among each other: a row that others reference goes on the replica when none references it any
+    more, and one that references another waits for that. So a row that was made again under its key has to come with
+    its delete, and a batch has to hold all of it; one that gets another key has to come together with those that
+    reference it, to one worker.
+    """
+    on_delete, on_update, *traits = scenario.family or ("no action", "no action")
+    if scenario.whole or "ordered" not in traits:
+        return Family(on_delete, on_update)
+    deletes = scenario.rows_max >= ALL
+    return Family(on_delete, on_update, deletes, deletes and scenario.workers == 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from tests.property.source import Row
 
 from deltasync.change import Partition
+from deltasync.parking import Letter
 from deltasync.ports import Replica
 from deltasync.progress import Progress
 from deltasync.replica.memory_table import Foreign, Unique
@@ -62,3 +63,18 @@ class Store(Protocol):
 
     def relate(self, foreign: Foreign) -> None:
         """Add a foreign key between two tables that are there."""
+
+    def refuse(self, table: Table, column: str, text: str) -> None:
+        """Refuse rows with this value from now on."""
+
+    def admit(self) -> None:
+        """Refuse no rows for their values any more."""
+
+    def letters(self) -> list[Letter]:
+        """What is set aside."""
+
+    def replay(self, *, ordered: bool) -> None:
+        """Apply what is set aside, where it is not refused, as an operator does."""
+
+    def read_anew(self, rows: Callable[[str], Iterable[Row]]) -> None:
+        """Write the rows of what is set aside as they are now on the source, which has these `rows` of a table."""

@@ -11,19 +11,21 @@ import pytest
 from tests.property import whole
 from tests.property.shrink import failure, from_json, watched
 
-from deltasync import intake, keyless, pipeline, plan, progress
+from deltasync import intake, keyless, parking, pipeline, plan, progress
 from deltasync.assignment import Assignment
 from deltasync.change import Change, Log, Op, Partition
 from deltasync.compact import Chain
 from deltasync.debezium.keys import RowKeys
 from deltasync.debezium.rows import RowDecoder
 from deltasync.kafka import memory as kafka
+from deltasync.parking import Parked
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.replica import evolve, memory_table
 from deltasync.replica import memory as replica
 from deltasync.steps import Steps
 
+_WITH_LETTER = Parked.with_letter
 _ON_ASSIGN = Assignment.on_assign
 _COMMIT = replica.Replica._commit  # noqa: SLF001 - what it is without a guard is the question
 _MERGED = plan._merged  # noqa: SLF001
@@ -243,7 +245,28 @@ def _types_may_change(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _followers_go_on(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(parking._Diverting, "_waits", lambda _diverting, _change: False)  # noqa: SLF001
+
+
+def _one_key_is_parked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(parking, "_keys", lambda change: [change.key])
+    patch.setattr(Parked, "with_letter", lambda parked, letter: _WITH_LETTER(parked, letter._replace(old_key=None)))
+
+
+def _letters_are_not_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replica.Replica, "parked", lambda _session, _ids: {})
+
+
+def _nothing_is_void(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replica, "_is_void", lambda _letter, _void: False)
+
+
 GUARDS: dict[str, Patch] = {
+    "what follows of a parked key waits behind it": _followers_go_on,
+    "a key change parks both keys": _one_key_is_parked,
+    "letters are read where a partition is opened": _letters_are_not_read,
+    "TRUNCATE makes letters void": _nothing_is_void,
     **whole.GUARDS,
     "a change of equal rows is known by its number": _numbers_are_not_compared,
     "numbers tell what is new at the watermark": _all_at_the_watermark_is_known,

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from tests.property.connector import PREFIX, Connector
 from tests.property.keyless import Keyless, counted
 from tests.property.kinds import CTID, UNIQUE, Shape
-from tests.property.locks import Family
-from tests.property.scenario import ALL, Op, Scenario
+from tests.property.letters import Letters
+from tests.property.scenario import Op, Scenario, family_of
 from tests.property.source import Row, Source
 from tests.property.statements import STATEMENTS
 from tests.property.store import Store
@@ -65,7 +65,7 @@ class World:
         spread = () if scenario.whole else scenario.spread  # transactions that are whole have an order in spite of it
         self.ordered = "ordered" in scenario.family
         self._source = Source(
-            scenario.tables, scenario.full, spread, tells_ends=scenario.whole, family=_family(scenario)
+            scenario.tables, scenario.full, spread, tells_ends=scenario.whole, family=family_of(scenario)
         )
         self._made: set[str] = set()  # tables that are on the replica before anything is told of them
         for name, shape in self._source.shapes.items():
@@ -87,6 +87,7 @@ class World:
         self._seen = len(self._source.history)  # the commit at which the replica was seen last
         self._source.history.append({name: dict(rows) for name, rows in self._source.committed.items()})
         self.keyless = Keyless(self._source, self._connector, self.broker, store, self._move)
+        self._letters = Letters(self._source, self._connector, store, ordered=self.ordered)
         self._connector.snapshot(scenario.aborted_reads)
         self._loaded = {p: log.end_offset for p in self.broker.partitions("") if (log := self.broker.log(p))}
         self.keyless.loaded = self._loaded
@@ -207,6 +208,12 @@ class World:
                 self._place(where, n)
             case "lose half":
                 self._connector.lose_half()
+            case "refuse":
+                self._letters.refuse(where, n)
+            case "admit":
+                self.store.admit()
+            case "replay":
+                self.store.replay(ordered=self.ordered)
             case _:
                 self._disturb_connector(name, where, n)
 
@@ -277,11 +284,14 @@ class World:
         for worker in self._workers:
             worker.disarm()
         self._expel_ghosts()
-        for _ in range(_TURNS_MAX):
+        for turn in range(_TURNS_MAX):
+            if self._letters.are_astray():
+                raise BrokenError(f"set aside without need: {self.store.letters()}")
+            self._letters.mend(turn)
             for worker in self._workers:
                 worker.step()
             self.observe()
-            if not self._unapplied() and not self.store.held():
+            if not self._unapplied() and not self.store.held() and not self.store.letters():
                 return
             for partition, progress in self.store.ledger().items():
                 self._look_at(partition, progress.next_offset)
@@ -294,7 +304,9 @@ class World:
         # An operator has let such a table go on, but nothing passes what is not whole.
         if self.whole if is_one_keyless else has_halted:
             raise HaltedError("; ".join(troubles))
-        raise BrokenError(f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}")
+        raise BrokenError(
+            f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}, {len(self.store.letters())} letters"
+        )
 
     def _look_at(self, partition: Partition, offset: int) -> None:
         """What an operator does about a record that nobody can read, and one whose second half never comes."""
@@ -366,21 +378,6 @@ class World:
             raise BrokenError(f"the canary is at {beats} {when}, not at {self._source.beat}")
         if self.store.told():
             raise BrokenError(f"{when}, although the source is the same: {self.store.told()}")
-
-
-def _family(scenario: Scenario) -> Family:
-    """What the source's foreign keys do, without what the replica's wait for for ever.
-
-    Tables have no order among each other: a row that others reference goes on the replica when none references it any
-    more, and one that references another waits for that. So a row that was made again under its key has to come with
-    its delete, and a batch has to hold all of it; one that gets another key has to come together with those that
-    reference it, to one worker.
-    """
-    on_delete, on_update, *traits = scenario.family or ("no action", "no action")
-    if scenario.whole or "ordered" not in traits:
-        return Family(on_delete, on_update)
-    deletes = scenario.rows_max >= ALL
-    return Family(on_delete, on_update, deletes, deletes and scenario.workers == 1)
 
 
 def _foreign(shape: Shape, scenario: Scenario) -> Foreign:

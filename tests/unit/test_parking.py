@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+import pytest
 from tests.unit.make import P0, PLACEHOLDER, TABLE, change, column, decoder, described, envelope, record
 
 from deltasync.change import Change, Partition, Record
+from deltasync.errors import DeltasyncError, RecordError
 from deltasync.intake import Taken, take
 from deltasync.parking import NO_ERRORS, Diverted, Letter, Parked, divert, may_park
+from deltasync.plan import TablePlan
 from deltasync.progress import Progress
 from deltasync.readable import Tables
-from deltasync.replay import queues
+from deltasync.replay import plans_of, queues
 from deltasync.replica.dead_letters import Stored
 from deltasync.replica.tables import CANARY
 from deltasync.table import Table
@@ -126,3 +129,40 @@ def test_records_taken_again_are_what_they_were() -> None:
 
     assert [letter.record.offset for letter in found.letters] == [7]
     assert take([letter.record for letter in found.letters], {P0: Progress()}, tables).taken == [one]
+
+
+def _plan_of(tables: Tables, *letters: Letter) -> TablePlan:
+    found = queues((Stored(one.record.offset, one, 0) for one in letters), tables)
+    (plan,) = plans_of(found, tables)
+    return plan
+
+
+def _letter(op: str, offset: int, key: int, *, old_key: bytes | None = None, moves: bool = False) -> Letter:
+    raw = b'{"id":%d}' % key
+    found = record(envelope(op), offset, key=raw)._replace(moves=moves)
+    return Letter(found, TABLE.id, raw, old_key)
+
+
+def test_letters_do_together_what_their_records_did() -> None:
+    """In the order of their partition, however they are listed; those of the snapshot, too."""
+    tables = Tables({TABLE.id: described()}, CANARY, PLACEHOLDER, raw_text=False)
+    plan = _plan_of(tables, _letter("d", 9, 1), _letter("u", 7, 1))
+    assert (plan.upserts, plan.updates, plan.deletes and plan.deletes.values) == ([], [], [["1"]])
+    plan = _plan_of(tables, _letter("u", 9, 1), _letter("d", 7, 1))
+    assert sum(rows.count for rows in plan.upserts) == 1
+
+
+def test_half_of_a_key_change_is_replayed_as_it_was_taken() -> None:
+    """With the other half where both were; alone where the other one went to another partition."""
+    tables = Tables({TABLE.id: described()}, CANARY, PLACEHOLDER, raw_text=False)
+    plan = _plan_of(tables, _letter("d", 7, 1, moves=True))
+    assert plan.deletes is not None
+    assert plan.deletes.values == [["1"]]
+    with pytest.raises(RecordError, match="has not come yet"):
+        _plan_of(tables, _letter("d", 7, 1, old_key=b'{"id":2}', moves=True))
+
+
+def test_letters_of_a_table_that_is_held_wait() -> None:
+    tables = Tables({TABLE.id: described()._replace(held="its column a is int4")}, CANARY, PLACEHOLDER, raw_text=False)
+    with pytest.raises(DeltasyncError):
+        _plan_of(tables, _letter("u", 7, 1))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from deltasync.change import Headers, Partition, Record
 from deltasync.errors import FencedError
@@ -54,6 +55,7 @@ def parked(connection: sa.Connection, pipeline: str, ids: Mapping[Partition, str
 def store(connection: sa.Connection, pipeline: str, batch: Batch) -> None:
     """Set a batch's letters aside; belongs behind the ledger's fence.
 
+    One that is there stays as it was: the ledger was moved back by hand, and the record was read again.
     Raises FencedError where others are gone or there than the worker knows of: some were replayed or discarded.
     """
     for partition in {letter.record.partition for letter in batch.letters}:
@@ -65,7 +67,7 @@ def store(connection: sa.Connection, pipeline: str, batch: Batch) -> None:
             )
     rows = [_row(pipeline, batch.claims[letter.record.partition].topic_id, letter) for letter in batch.letters]
     if rows:
-        connection.execute(sa.insert(dead_letter), rows)
+        connection.execute(insert(dead_letter).on_conflict_do_nothing(), rows)
 
 
 def _count(connection: sa.Connection, pipeline: str, partition: Partition, topic_id: str) -> int:

@@ -164,6 +164,22 @@ class Replica:
             self.close()
         return True
 
+    def replay(self, plans: Sequence[TablePlan], places: Collection[tuple[Partition, int]]) -> None:
+        """Do by hand what the letters of these records say (see `deltasync.replay`), and tell their workers."""
+        partitions = {partition for partition, _ in places}
+        if any(self._database.locks.get(partition, self) is not self for partition in partitions):
+            raise OperationalError("55P03")
+        tables = dict(self._database.tables)
+        self._write(tables, plans)
+        for foreign in self._foreign:
+            _check(foreign, tables)
+        self._database.tables = tables
+        left = [
+            (id_, one) for id_, one in self._database.letters if (one.record.partition, one.record.offset) not in places
+        ]
+        self._database.letters = left
+        self._database.audit += partitions
+
     def cancel(self) -> None:
         """Nothing runs for long."""
 
@@ -228,7 +244,11 @@ class Replica:
             there = sum(id_ == topic_id and one.record.partition == partition for id_, one in found)
             if there != batch.parked.get(partition, 0):
                 raise FencedError(f"{there} records of {partition} are set aside.", remedy="They are read again.")
-        found = found + [(batch.claims[one.record.partition].topic_id, one) for one in batch.letters]
+        known = {(topic_id, one.record.partition, one.record.offset) for topic_id, one in found}
+        added = [(batch.claims[one.record.partition].topic_id, one) for one in batch.letters]
+        found = found + [
+            (id_, one) for id_, one in added if (id_, one.record.partition, one.record.offset) not in known
+        ]
         return [(topic_id, one) for topic_id, one in found if not any(map(partial(_is_void, one), batch.voids))]
 
     def _write_step(self, tables: dict[TableId, MemoryTable], plans: Sequence[TablePlan], steps: Steps | None) -> int:

@@ -57,18 +57,26 @@ class Foreign(NamedTuple):
 class MemoryTable:
     """One table: what it is, and its rows by their keys. A transaction writes into a copy.
 
-    `unique` names the columns of each unique index beside the key: looked at with every row that is written.
+    `unique` names the columns of each unique index beside the key: looked at with every row that is written, and so
+    are the values in `refused`, as a CHECK would.
     """
 
-    def __init__(self, table: Table, rows: Mapping[Hashable, Row] | None = None, unique: Unique = ()) -> None:
+    def __init__(
+        self,
+        table: Table,
+        rows: Mapping[Hashable, Row] | None = None,
+        unique: Unique = (),
+        refused: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
         self.table = table
         self.rows = dict(rows or {})
         self.unique = unique
+        self.refused = refused
         self._numeric = frozenset(c.name for c in table.columns if c.type.name == "numeric")
 
     def copied(self) -> MemoryTable:
         """The table for a transaction to write into."""
-        return MemoryTable(self.table, self.rows, self.unique)
+        return MemoryTable(self.table, self.rows, self.unique, self.refused)
 
     def complete(self, plan: TablePlan) -> TablePlan:
         """The plan with what its rows lack, which is read before anything is written."""
@@ -113,7 +121,8 @@ class MemoryTable:
         added = tuple(column for column in table.columns if self.table.column(column.name) is None)
         empty: Row = {column.name: None for column in added}
         described = Table(table.schema, table.name, self.table.columns + added, self.table.primary_key)
-        return MemoryTable(described, {key: {**row, **empty} for key, row in self.rows.items()}, self.unique)
+        rows = {key: {**row, **empty} for key, row in self.rows.items()}
+        return MemoryTable(described, rows, self.unique, self.refused)
 
     def changed(self, table: Table, names: Mapping[str, str]) -> MemoryTable:
         """The table as it is described; `names` are the columns that it had, and what these are called now."""
@@ -123,7 +132,7 @@ class MemoryTable:
             key: {name: row.get(old[name]) if name in old else None for name in columns}
             for key, row in self.rows.items()
         }
-        return MemoryTable(table, rows, self.unique)
+        return MemoryTable(table, rows, self.unique, self.refused)
 
     def mend(self, before: Row, after: Row) -> None:
         """What an operator writes by hand: a row that has another key by now."""
@@ -134,7 +143,7 @@ class MemoryTable:
         """The table as it is described, its rows with NULL in what they lack."""
         names = [column.name for column in table.columns]
         rows = {key: {name: row.get(name) for name in names} for key, row in self.rows.items()}
-        return MemoryTable(table, rows, self.unique)
+        return MemoryTable(table, rows, self.unique, self.refused)
 
     def _put(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
         count = 0
@@ -169,7 +178,7 @@ class MemoryTable:
         return Rows((*moves.rows.columns, *moves.lacking), [*moves.rows.values, *lacking])
 
     def _key(self, row: Row) -> Hashable:
-        return tuple(_value(row[name]) if name in self._numeric else row[name] for name in self.table.primary_key)
+        return tuple(value_of(row[name]) if name in self._numeric else row[name] for name in self.table.primary_key)
 
     def _once(self, rows: Rows) -> None:
         """One statement changes a row once."""
@@ -208,7 +217,9 @@ class MemoryTable:
         return True
 
     def _keep(self, key: Hashable, row: Row) -> None:
-        """Write a row, unless a unique value of it is another row's; no two NULLs are equal."""
+        """Write a row, unless it is refused, or a unique value of it is another row's; no two NULLs are equal."""
+        if any(row.get(column) == text for column, text in self.refused):
+            raise IntegrityError("23514")
         for columns in self.unique:
             values = [row[name] for name in columns]
             others = (other for other_key, other in self.rows.items() if other_key != key)
@@ -227,7 +238,7 @@ def _each(rows: Rows | None) -> Iterable[Row]:
     return (dict(zip(rows.columns, values, strict=True)) for values in zip(*rows.values, strict=True))
 
 
-def _value(text: str | None) -> Hashable:
+def value_of(text: str | None) -> Hashable:
     """What equal numbers have in common: 1.0 and 1.00 are one key."""
     number = Decimal(text or "NaN")
     return number if number.is_finite() else text

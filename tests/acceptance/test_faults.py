@@ -150,6 +150,30 @@ def test_replica_in_trouble(flow: Flow, servers: Addresses) -> None:
     assert worker.process.poll() is None
 
 
+def test_replica_restored_from_a_backup(flow: Flow, servers: Addresses) -> None:
+    """Rows and ledger go back together: what was applied since is read from Kafka again."""
+    flow.set_up(SCHEMA)
+    worker = flow.start_worker()
+    name = flow.replica.info.dbname
+    with psycopg.connect(servers.replica_admin, autocommit=True) as admin, Load(flow, SEED):
+        wait_for_work(flow)
+        assert worker.stop() == 0
+        flow.replica.close()
+        admin.execute(f"CREATE DATABASE {name}_backup TEMPLATE {name}")
+        flow.reconnect()
+        worker = flow.start_worker()
+        wait_for_work(flow)
+        assert worker.stop() == 0
+        flow.replica.close()
+        admin.execute(f"DROP DATABASE {name}")
+        admin.execute(f"ALTER DATABASE {name}_backup RENAME TO {name}")
+        flow.reconnect()
+        worker = flow.start_worker()
+        wait_for_work(flow)
+    flow.wait_equal(*TABLES)
+    assert not worker.blamed()
+
+
 def test_broker_killed(flow: Flow, servers: Addresses) -> None:
     """The broker dies under load and comes back: the same worker goes on."""
     if servers.embedded is None:

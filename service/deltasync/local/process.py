@@ -21,6 +21,8 @@ from deltasync.errors import PartError
 
 START_TIMEOUT_S = 60.0
 _POLL_S = 0.05
+# So long a shell takes at most to write its pid; one that was ended before never does.
+_PID_S_MAX = 2.0
 _LOG_LINES = 15
 # The pid file is the shell's standard input, opened for writing: it needs no rights on the folder then,
 # and a PostgreSQL that was started by root runs as another user.
@@ -112,7 +114,7 @@ class Process:
 
     def stop(self, first: signal.Signals, grace_s: float = 10.0) -> None:
         """End the process and its children: with `first`, and what is left after `grace_s` with SIGKILL. Idempotent."""
-        leader = self.find()
+        leader = self._about_to_run()
         if leader is not None:
             family = [leader, *_children(leader)]
             with suppress(ProcessLookupError):
@@ -129,6 +131,19 @@ class Process:
         if not self._runs_here():
             _children_here.pop(self._pid_file, None)
         self._pid_file.unlink(missing_ok=True)
+
+    def _about_to_run(self) -> psutil.Process | None:
+        """The process, also where the launcher was interrupted in starting it, and it has not written its pid yet."""
+        deadline = time.monotonic() + _PID_S_MAX
+        while self._is_unwritten() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return self.find()
+
+    def _is_unwritten(self) -> bool:
+        try:
+            return self._pid_file.stat().st_size == 0
+        except FileNotFoundError:
+            return False
 
     def _runs_here(self) -> bool:
         # A process that this launcher has just started may not have written its pid yet.

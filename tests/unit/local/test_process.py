@@ -45,6 +45,17 @@ def test_a_process_is_found_by_another_object_and_ended(process: Process, tmp_pa
     other.stop(signal.SIGTERM)
 
 
+def test_one_that_has_not_written_its_pid_yet_is_ended(process: Process, tmp_path: Path) -> None:
+    """Its launcher was interrupted in starting it, and ends what there is."""
+    pid_file = tmp_path / "run" / "part.pid"
+    pid_file.parent.mkdir()
+    pid_file.touch()
+    late = f"sleep 0.3; echo $$ > '{pid_file}'; exec sleep 100"
+    with subprocess.Popen(["/bin/sh", "-c", late], start_new_session=True) as part:
+        process.stop(signal.SIGTERM)
+        assert part.wait(DEADLINE_S) == -signal.SIGTERM
+
+
 def test_children_end_too_even_where_they_ignore_the_signal(process: Process) -> None:
     process.spawn(["sh", "-c", "trap '' TERM; sleep 100 & sleep 100 & wait; wait"])
     until(lambda: (found := process.find()) and len(found.children()) == 2)

@@ -83,7 +83,7 @@ def _garbage() -> dict[str, Found]:
         "zero_byte": of(s=f"{VALUE}\0"),
         "null_for_not_null": of(s=None),
         "refused": good,
-        "no_key": good._replace(key=None),
+        "no_key": record("shop.TABLE", row, op="d")._replace(key=None),
         "key_of_another_table": record("shop.TABLE", row, op="d", key="s"),
     }
 

@@ -29,12 +29,13 @@ def test_connect_dies_while_equal_rows_are_copied(keyless: Flow, servers: Addres
     keyless.source.execute("CREATE SCHEMA shop; CREATE TABLE shop.pile (a int, b text, c date)")
     keyless.copy("shop.pile", "1\tsame\tinfinity\n", ROWS)
     keyless.set_up("ALTER TABLE shop.pile REPLICA IDENTITY FULL")
-    keyless.start_worker()
+    worker = keyless.start_worker()
     until(lambda: _written(topics) > ROWS // 20, "the snapshot is under way")
     connect.process.stop(signal.SIGKILL)
     servers.embedded.start()
     keyless.wait_equal("shop.pile", deadline_s=120)
     assert _written(topics) > ROWS
+    until(lambda: worker.said("settled"), "it begins no other snapshot")
 
     copies = 1
     while copies < 5 and not keyless.ledger()["shop.pile"][1]:  # until it died in front of what was acknowledged

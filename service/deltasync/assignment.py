@@ -134,15 +134,18 @@ class Assignment:
 
     def on_missing(self, partition: Partition) -> None:
         """Stop a partition whose log ends before the ledger, or begins behind it."""
-        owned = self._ownership.get(partition)
-        if owned is not None and owned.error is None:
-            self.stop(partition, _gap(partition, f"the log does not hold offset {owned.progress.next_offset}"))
+        what = "the log does not hold offset {}"
+        self._stop_once(partition, lambda progress: _gap(partition, what.format(progress.next_offset)))
 
     def on_damaged(self, partition: Partition) -> None:
         """Stop a partition whose next records are not what was written."""
+        self._stop_once(partition, lambda _progress: _damaged(partition))
+
+    def _stop_once(self, partition: Partition, error: Callable[[Progress], DeltasyncError]) -> None:
+        """The consumer may tell again and again: a partition that stopped keeps its reason."""
         owned = self._ownership.get(partition)
         if owned is not None and owned.error is None:
-            self.stop(partition, _damaged(partition))
+            self.stop(partition, error(owned.progress))
 
     # Blocked and woken
 

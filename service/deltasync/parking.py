@@ -73,12 +73,16 @@ class Void(NamedTuple):
 
 
 class Diverted(NamedTuple):
-    """A batch without what is set aside: its records lose their changes, and keep their progress."""
+    """A batch without what is set aside: its records lose their changes, and keep their progress.
+
+    `before` counts what was set aside already, of the partitions of which something was; `parked` is all of it behind.
+    """
 
     taken: Sequence[Taken]
     letters: Sequence[Letter]
     voids: Sequence[Void]
     parked: Mapping[Partition, Parked]
+    before: Mapping[Partition, int] = {}
 
 
 def may_park(change: Change | None) -> bool:
@@ -102,7 +106,8 @@ def divert(
         return Diverted(taken, (), (), parked)
     diverting = _Diverting(parked, polled, decoders, errors)
     kept = [diverting.take(one) for one in taken]
-    return Diverted(kept, diverting.letters, diverting.voids, diverting.parked)
+    before = {partition: found.records for partition, found in parked.items()}
+    return Diverted(kept, diverting.letters, diverting.voids, diverting.parked, before)
 
 
 class _Diverting:

@@ -239,11 +239,8 @@ class Pipeline:
         started = self._lifecycle.clock()
         events = [one.event for one in taken if one.event is not None]
         self._lifecycle.turns(within_s=APPLY_S_MAX)
-        known = self._assignment.parked()
-        parked = {partition: known.get(partition, Parked()).records for partition in to}
-        rows = self._replica.apply(
-            Batch(claims, to, plans, events, None, beats, diverted.letters, parked, diverted.voids)
-        )
+        aside = diverted.letters, diverted.before, diverted.voids
+        rows = self._replica.apply(Batch(claims, to, plans, events, None, beats, *aside))
         commits = {change.position.committed_us for change in changes if change.op is not Op.READ}
         self._assignment.parks(diverted.parked)
         self._metrics.parked.inc(len(diverted.letters))
@@ -251,10 +248,9 @@ class Pipeline:
 
     def _diverted(self, taken: Sequence[Taken], errors: Mapping[tuple[Partition, int], str]) -> Diverted:
         """Raises RecordError where too much is set aside of a partition already."""
-        parked = self._assignment.parked()
-        found = parking.divert(taken, parked, self._polled, self._tables.decoders, errors)
+        found = parking.divert(taken, self._assignment.parked(), self._polled, self._tables.decoders, errors)
         for letter in found.letters:
-            records = parked.get(letter.record.partition, Parked()).records
+            records = found.before.get(letter.record.partition, 0)
             if records >= self._settings.parking.records_max:
                 raise parking.too_many(letter, records)
         return found

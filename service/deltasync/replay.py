@@ -133,7 +133,7 @@ def _as_taken(letter: Letter) -> Record:
 def listed(settings: Settings) -> list[Queue]:
     """What is set aside of a pipeline. Raises UnreachableError."""
     with _session(settings) as replica, replica.begin():
-        return _load(replica, settings)
+        return _load(replica, settings)[0]
 
 
 def show(settings: Settings, letter: int) -> Preview:
@@ -220,8 +220,11 @@ def _session(settings: Settings) -> Iterator[sa.Connection]:
         yield replica
 
 
-def _load(replica: sa.Connection, settings: Settings) -> list[Queue]:
-    return queues(dead_letters.load(replica, settings.pipeline), _tables(replica, settings))
+def _load(replica: sa.Connection, settings: Settings) -> tuple[list[Queue], Tables]:
+    """What is set aside, and what is known of the tables."""
+    known = catalog.load(replica, settings.pipeline)
+    tables = Tables(known, CANARY, settings.unavailable_value or "", raw_text=settings.connect.raw_text)
+    return queues(dead_letters.load(replica, settings.pipeline), tables), tables
 
 
 def _with(found: Sequence[Queue], letter: int) -> Queue:
@@ -235,16 +238,11 @@ def _with(found: Sequence[Queue], letter: int) -> Queue:
 
 def _locked(replica: sa.Connection, settings: Settings, letters: Sequence[int]) -> tuple[list[Queue], Tables]:
     """The queues with these letters once no worker can add to them any more, and what is known of the tables."""
-    found = _load(replica, settings)
+    found, _ = _load(replica, settings)
     for topic in sorted({_with(found, letter).partition.topic for letter in letters}):
         ledger.lock(replica, settings.pipeline, topic)
-    found = _load(replica, settings)
-    return [_with(found, letter) for letter in letters], _tables(replica, settings)
-
-
-def _tables(replica: sa.Connection, settings: Settings) -> Tables:
-    known = catalog.load(replica, settings.pipeline)
-    return Tables(known, CANARY, settings.unavailable_value or "", raw_text=settings.connect.raw_text)
+    found, tables = _load(replica, settings)
+    return [_with(found, letter) for letter in letters], tables
 
 
 def _write(replica: sa.Connection, settings: Settings, plans: Sequence[TablePlan]) -> None:

@@ -8,27 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import psycopg
+from tests.acceptance.standby import standby_missing
 from tests.acceptance.test_resync_live import resync, shadows, started
 from tests.acceptance.topics import Topics
 from tests.flow import Flow, until
 
 from deltasync.connect.client import ConnectClient
-
-
-@contextmanager
-def standby_missing(flow: Flow) -> Iterator[None]:
-    """Commits wait for a synchronous standby that is not there, where the session asks for that."""
-    try:
-        flow.source.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        flow.source.execute("SELECT pg_reload_conf()")
-        yield
-    finally:
-        flow.source.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        flow.source.execute("SELECT pg_reload_conf()")
 
 
 def test_a_commit_that_waits_for_its_standby(flow: Flow) -> None:

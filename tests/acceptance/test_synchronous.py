@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from tests.acceptance.standby import standby_missing
 from tests.flow import Flow, until
 
 FIRST = """
@@ -24,20 +25,13 @@ FIRST = """
 
 
 @contextmanager
-def _no_standby_answers(source: psycopg.Connection[tuple[object, ...]], threads: ThreadPoolExecutor) -> Iterator[None]:
-    """Commits wait for a standby that is not there, but those of sessions that were told not to."""
-    source.execute("SET synchronous_commit = local")
-    source.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    source.execute("SELECT pg_reload_conf()")
-    try:
-        until(
-            lambda: _is_kept(source, threads.submit(_commit, f"{source.info.dsn} password={source.info.password}")),
-            "commits wait",
-        )
+def _commits_wait(flow: Flow, threads: ThreadPoolExecutor) -> Iterator[None]:
+    """Those of connections that ask for it: one of them does, until the end."""
+    flow.source.execute("SET synchronous_commit = local")
+    dsn = f"{flow.source.info.dsn} password={flow.source.info.password}"
+    with standby_missing(flow):
+        until(lambda: _is_kept(flow.source, threads.submit(_commit, dsn)), "commits wait")
         yield
-    finally:
-        source.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        source.execute("SELECT pg_reload_conf()")
 
 
 def _commit(dsn: str) -> None:
@@ -69,7 +63,7 @@ def test_debezium_does_not_see_the_key_of_a_new_table(flow: Flow, consistency: s
         other.execute("SET synchronous_commit = on")
         other.commit()
         other.execute(FIRST)
-        with _no_standby_answers(flow.source, threads):
+        with _commits_wait(flow, threads):
             committed = threads.submit(other.commit)
             until(lambda: flow.count("shop.late") == 34, "rows that nobody sees on the source yet")
             assert not committed.done()

@@ -24,7 +24,7 @@ _TELL_EVERY = 100_000
 
 
 def taken(connection: psycopg.Connection, pipeline: str, table: TableId) -> str:
-    """The name of a table's shadow, which is this session's until it ends. Raises RefusedError where it is another's.
+    """The name of a table's shadow, locked until the connection ends. Raises RefusedError where another one has it.
 
     Commits.
     """

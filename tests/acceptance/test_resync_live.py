@@ -20,7 +20,7 @@ from deltasync.connect.client import ConnectClient
 from deltasync.errors import ReferencedError, RefusedError, UnreachableError
 from deltasync.postgres.catalog import describe_table
 from deltasync.postgres.connect import connect
-from deltasync.replica.difference import Difference, make_equal
+from deltasync.replica.difference import Difference, Suspects, make_equal
 from deltasync.replica.setup import setup
 from deltasync.resync import run
 from deltasync.settings import Batch
@@ -122,7 +122,7 @@ def test_rows_are_put_right_under_load(flow: Flow) -> None:
 def test_a_stopped_pipeline(flow: Flow) -> None:
     """What the snapshot holds is not applied again, nor before Kafka has it; a ledger that moves is followed."""
     flow.use_keyless()
-    flow.settings = flow.settings.model_copy(update={"batch": Batch(rows_max=1)})
+    flow.settings = flow.settings.model_copy(update={"batch": Batch(rows_max=2)})
     flow.set_up(SCHEMA)
     worker = flow.start_worker()
     flow.wait_equal("shop.customer", "shop.orders", "shop.pile")
@@ -142,21 +142,41 @@ def test_a_stopped_pipeline(flow: Flow) -> None:
 
 
 def _follows_a_ledger_that_moves(flow: Flow) -> None:
-    """A worker that applies more while the command waits for its transaction: that is not taken back."""
+    """A worker that applies more while the command waits for its transaction, behind or before what that has read."""
     topics = Topics(flow)
     end = topics.ends("shop.customer")[0]
+    # Equal to the snapshot before, and behind, but not where the worker is then.
+    for name in ("x", "one"):
+        flow.source.execute("UPDATE shop.customer SET name = %s WHERE id = 1", [name])
+    with _locked_out(flow, end + 1) as worker:
+        worker.execute("UPDATE shop.customer SET name = 'x' WHERE id = 1")
+    assert flow.equal("shop.customer")
+    assert flow.ledger()["shop.customer"][0] == end + 2
+    with _locked_out(flow, end + 5) as worker:
+        worker.execute("INSERT INTO shop.customer VALUES (3, 'three'), (4, 'four'), (5, 'five')")
+        flow.source.execute("INSERT INTO shop.customer VALUES (3, 'three'), (4, 'four'), (5, 'five')")
+        flow.source.execute("UPDATE shop.customer SET name = 'another' WHERE id = 1")
+        until(lambda: topics.ends("shop.customer")[0] == end + 6, "captured")
+    assert flow.equal("shop.customer")
+    assert flow.ledger()["shop.customer"][0] == end + 6
+    with _locked_out(flow, end + 6) as worker:  # a replay, after it has compared
+        worker.execute("UPDATE shop.customer SET name = 'late' WHERE id = 1")
+        moved = "INSERT INTO deltasync.ledger_audit (pipeline, topic, partition, new_next_offset, reason)"
+        place = [flow.settings.pipeline, topics.name("shop.customer"), end + 6]
+        worker.execute(f"{moved} VALUES (%s, %s, 0, %s, 'replayed')", place)
+    assert flow.equal("shop.customer")
+
+
+@contextmanager
+def _locked_out(flow: Flow, next_offset: int) -> Iterator[psycopg.Connection]:
+    """What a worker's transaction does while the command, which has compared by then, waits for it."""
     with psycopg.connect(flow.pipeline.replica_admin) as worker:
         worker.execute("SELECT FROM deltasync.ledger FOR UPDATE")
-        worker.execute("INSERT INTO shop.customer VALUES (3, 'three')")
         command = started(flow, "shop.customer")
-        flow.source.execute("INSERT INTO shop.customer VALUES (3, 'three')")
-        until(lambda: topics.ends("shop.customer")[0] == end + 1, "captured")
-        worker.execute(
-            "UPDATE deltasync.ledger SET next_offset = %s WHERE topic = %s", [end + 1, topics.name("shop.customer")]
-        )
+        yield worker
+        topic = Topics(flow).name("shop.customer")
+        worker.execute("UPDATE deltasync.ledger SET next_offset = %s WHERE topic = %s", [next_offset, topic])
     assert command.wait(20) == 0
-    assert flow.equal("shop.customer")
-    assert flow.ledger()["shop.customer"][0] == end + 1
 
 
 def started(flow: Flow, table: str) -> subprocess.Popen[bytes]:
@@ -202,7 +222,11 @@ def test_two_tables_made_equal(pipeline: Pipeline) -> None:
         replica.commit()
 
         def equal(name: str, *, ordered: bool = True) -> Difference:
-            return make_equal(replica, table(name), table(f"{name}_wanted"), ordered=ordered)
+            target, wanted = table(name), table(f"{name}_wanted")
+            suspects = None if target.is_keyless else Suspects(replica, target)
+            if suspects is not None:
+                suspects.compare(wanted)
+            return make_equal(replica, target, wanted, suspects, ordered=ordered)
 
         def table(name: str) -> Table:
             found = describe_table(replica, TableId("shop", name))

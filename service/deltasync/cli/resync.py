@@ -29,7 +29,7 @@ def resync(
     stopped, or a table is owed the rows that it held before it was captured. Source, replica and worker go on. The
     rows are read beside the table; it keeps its indexes, grants, foreign keys, and rows that are equal. Waits for
     the transactions that run on the source. At the end the table and its partitions are locked against writing while
-    both sides are compared: minutes where there are very many rows, in which its worker waits. A partition that had
+    what differs is written (while both sides are compared, too, where the table has no key). A partition that had
     stopped goes on by itself.
 
     Exit code 0: equal now, as far as the ledger is. 1: refused; that table was not changed. 2: a name is wrong. 3: a

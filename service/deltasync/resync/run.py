@@ -32,7 +32,7 @@ from deltasync.progress import Claim
 from deltasync.readable import Tables, stale
 from deltasync.replica import by_hand, catalog, dead_letters, ledger, statements
 from deltasync.replica.dead_letters import Outcome
-from deltasync.replica.difference import Difference, make_equal
+from deltasync.replica.difference import Difference, Suspects, make_equal
 from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
 from deltasync.replica.session import take_replica_role
 from deltasync.replica.tables import CANARY
@@ -174,13 +174,13 @@ class _Run:
         source_rows, seen = self._copy(description, wanted, ends(logs))
         self._stream = Stream(self._tables, seen)
         self._writer = Writer(self._connection)
+        self._suspects = self._suspected(target)
         self._read_from(claims, logs)
         self._wait_for_slot()
         self._job.tell(f"{self._id}: reading on from where the ledger is")
         self._catch_up(wanted)
-        with self._replica.begin():
-            shadow.analyze(self._connection, wanted)
-        self._job.tell(f"{self._id}: comparing, and writing what differs")
+        self._compare(wanted)
+        self._job.tell(f"{self._id}: writing what differs")
         while (found := self._merge(known, target, wanted)) is None:
             self._catch_up(wanted)
         if not (known.complete or self._job.dry_run):
@@ -212,6 +212,7 @@ class _Run:
 
     def _claims(self) -> dict[Partition, Claim]:
         with self._replica.begin():
+            self._audited, _ = by_hand.moved_since(self._replica, self._settings.pipeline, 0)
             return ledger.read(self._replica, self._settings.pipeline)
 
     def _logs(self) -> dict[Partition, Log]:
@@ -270,8 +271,25 @@ class _Run:
             raise ChangedError(error) from None
         except StaleDescriptionError as error:
             raise ChangedError(stale(error.change).error) from None
+        if self._suspects is not None:
+            self._suspects.add(self._stream.keys())
         named = {"schema": wanted.schema, "name": wanted.name}
         self._writer.write(one._replace(table=replace(one.table, **named)) for one in plans)
+
+    def _suspected(self, target: Table) -> Suspects | None:
+        if target.is_keyless:
+            return None
+        with self._replica.begin():
+            return Suspects(self._connection, target)
+
+    def _compare(self, wanted: Table) -> None:
+        """Find what differs while the worker goes on; what is written from here on is in the stream."""
+        with self._replica.begin():
+            shadow.analyze(self._connection, wanted)
+        if self._suspects is not None:
+            self._job.tell(f"{self._id}: comparing")
+            with self._replica.begin():
+                self._suspects.compare(wanted)
 
     def _merge(self, known: SourceTable, target: Table, wanted: Table) -> Difference | None:
         """Write what differs and move the ledger, in one transaction; None where the ledger is far ahead of that."""
@@ -285,14 +303,16 @@ class _Run:
                 return None
             while not self._reader.has_reached({p: claim.progress.next_offset for p, claim in at.items()}):
                 self._follow(wanted)
-            found = make_equal(self._connection, target, wanted, ordered=self._ordered)
+            found = make_equal(self._connection, target, wanted, self._suspects, ordered=self._ordered)
             self._advance(at)
             if self._job.dry_run:
                 transaction.rollback()
         return found
 
     def _refuse_changed(self, known: SourceTable, target: Table) -> None:
-        """Raises ChangedError where the table is another one than the shadow was made for."""
+        """Raises ChangedError where the table is another one than the shadow was made for, or rows came unseen."""
+        if by_hand.moved_since(self._replica, self._settings.pipeline, self._audited)[1] & self._read.keys():
+            raise ChangedError(_moved(self._id))
         now = catalog.load(self._replica, self._settings.pipeline).get(self._id)
         if now != known or describe_table(self._connection, self._id) != target:
             raise ChangedError(_changed(self._id))
@@ -320,6 +340,13 @@ def _unknown(table: TableId) -> RefusedError:
     return RefusedError(
         f"The replica does not know the table {table} yet.",
         remedy="Its announcement is on its way, if the connector and `deltasync run` run.",
+    )
+
+
+def _moved(table: TableId) -> RefusedError:
+    return RefusedError(
+        f"The ledger of {table} was moved by hand meanwhile, or records of it were replayed.",
+        remedy="Read the table again.",
     )
 
 

@@ -6,17 +6,19 @@ is left out, also where it could not be applied. Touches no server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from deltasync import intake
 from deltasync import progress as rule
 from deltasync.change import Change, Log, Op, Partition, Record
 from deltasync.debezium.envelope import decode_origin
-from deltasync.errors import DeltasyncError
+from deltasync.debezium.rows import RowDecoder, Rows
+from deltasync.errors import DeltasyncError, RecordError
 from deltasync.progress import Claim, Progress
 from deltasync.readable import Cut, Tables
 from deltasync.resync.snapshot import Snapshot
+from deltasync.table import TableId
 
 
 class ChangedError(Exception):
@@ -61,6 +63,7 @@ class Stream:
         self._tables = tables
         self._seen = seen
         self._left: list[Record] = []
+        self._written: dict[TableId, set[bytes]] = {}
         self.progress: dict[Partition, Progress] = {}
 
     def take(self, records: Iterable[Record]) -> list[Change]:
@@ -75,7 +78,10 @@ class Stream:
             at = {(record.partition, record.offset): record for record in left}
             for one in found.taken:
                 self.progress[one.partition] = one.progress
-                if one.change is not None and not self._seen.holds(at[one.partition, one.offset]):
+                if one.change is None:
+                    continue
+                self._written.setdefault(one.change.table, set()).update(_keys(one.change))
+                if not self._seen.holds(at[one.partition, one.offset]):
                     changes.append(one.change)
             passed = [self._passed(cut, at[cut.partition, cut.offset]) for cut in found.cuts.values()]
             left = [record for record in left if record.offset >= self.progress[record.partition].next_offset]
@@ -83,6 +89,14 @@ class Stream:
                 break
         self._left = left
         return changes
+
+    def keys(self) -> list[Rows]:
+        """The keys that were written since this was asked last, also by what the snapshot holds.
+
+        Without those that do not fit their table: nobody can have applied them.
+        """
+        written, self._written = self._written, {}
+        return [rows for table, keys in written.items() for rows in _fitting(self._tables.decoders[table], keys)]
 
     def _passed(self, cut: Cut, record: Record) -> bool:
         """Go on behind a record that the snapshot holds, whatever is wrong with it; False where it only waits."""
@@ -94,6 +108,18 @@ class Stream:
         if cut.waits:
             raise ChangedError(cut.error)
         raise cut.error
+
+
+def _keys(change: Change) -> list[bytes]:
+    return [key for key in (change.key, change.old_key) if key is not None]
+
+
+def _fitting(decoder: RowDecoder, keys: Collection[bytes]) -> list[Rows]:
+    """The keys that fit a table, decoded."""
+    try:
+        return [decoder.keys(list(keys))] if keys else []
+    except RecordError:
+        return [rows for key in keys for rows in _fitting(decoder, [key])] if len(keys) > 1 else []
 
 
 def ends(logs: Mapping[Partition, Log]) -> dict[Partition, int]:

@@ -184,12 +184,12 @@ class Pipeline:
     def _may_pass(self, taken: Taken, error: BaseException) -> bool:
         """True where what the record needs may still come: the row that it references, a change of its table, room.
 
-        The schema log is another partition, and gets a while. A row that is referenced may be parked itself, and then
-        gets no longer. Where a unique value is still another row's, a batch that ended here may have cut a transaction
+        The schema log is another partition, and gets a while. A row that is referenced may be parked itself, by
+        another worker, too, and then gets no longer. Where a unique value is still another row's, a batch that ended here may have cut a transaction
         that hands it on: once more the batch begins here, and again while records of other partitions leave no room.
         """
         if lacks_parent(error) and self._settings.replica.constraints == "ordered":
-            return not self._assignment.parked() or self._is_early(taken)
+            return not self._replica.sets_aside() or self._is_early(taken)
         if lacks_room(error):
             tried = self._assignment.waited(taken.partition, taken.offset) and not self._is_crowded(taken.partition)
             return not tried

@@ -197,9 +197,13 @@ class Assignment:
                 owned.goes_on()
                 self._consumer.reposition(owned.partition, owned.progress.next_offset)
 
-    def look_around(self) -> None:
-        """Open what could not be opened; every few seconds notice what others did to partitions or their topics."""
-        if self._ownership.unopened:
+    def look_around(self) -> bool:
+        """Open what could not be opened; every few seconds notice what others did to partitions or their topics.
+
+        True if the ledger was read again for that, behind a failure.
+        """
+        is_unopened = bool(self._ownership.unopened)
+        if is_unopened:
             self.reread()
         now = self._clock()
         if now - self._heard_at >= _BY_HAND_EVERY_S:
@@ -208,6 +212,7 @@ class Assignment:
         if now - self._rechecked_at >= _RECHECK_EVERY_S:
             self._rechecked_at = now
             self._recheck()
+        return is_unopened
 
     def reread(self) -> None:
         """Read the ledger again for all partitions that have not stopped, and go on where it says."""

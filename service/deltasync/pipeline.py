@@ -105,8 +105,8 @@ class Pipeline:
             self._recover(error)
 
     def _look_around(self) -> None:
-        self._assignment.look_around()
-        if self._assignment.is_waiting():
+        is_reread = self._assignment.look_around()
+        if is_reread or self._assignment.is_waiting():
             self._read_tables()
             self._assignment.wake(self._tables)
         self._change_tables()
@@ -184,12 +184,13 @@ class Pipeline:
     def _may_pass(self, taken: Taken, error: BaseException) -> bool:
         """True where what the record needs may still come: the row that it references, a change of its table, room.
 
-        The schema log is another partition, and gets a while. A row that is referenced may be parked itself, and then
-        gets no longer. Where a unique value is still another row's, a batch that ended here may have cut a transaction
-        that hands it on: once more the batch begins here, and again while records of other partitions leave no room.
+        The schema log is another partition, and gets a while. A row that is referenced may be parked itself, by
+        another worker, too, and then gets no longer. Where a unique value is still another row's, a batch that ended
+        here may have cut a transaction that hands it on: once more the batch begins here, and again while records of
+        other partitions leave no room.
         """
         if lacks_parent(error) and self._settings.replica.constraints == "ordered":
-            return not self._assignment.parked() or self._is_early(taken)
+            return not self._replica.sets_aside() or self._is_early(taken)
         if lacks_room(error):
             tried = self._assignment.waited(taken.partition, taken.offset) and not self._is_crowded(taken.partition)
             return not tried
@@ -291,6 +292,7 @@ class Pipeline:
                 self._back_off(error)
             try:
                 self._assignment.reread()
+                self._read_tables()  # a standby that took the replica's place may lack their last changes, too
             except Exception as again:
                 what, error = verdict(again), again
                 if what not in (Verdict.RETRY, Verdict.REREAD):

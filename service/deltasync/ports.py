@@ -120,6 +120,9 @@ class Replica(Protocol):
     def parked(self, ids: Mapping[Partition, str]) -> dict[Partition, Parked]:
         """What was set aside of these partitions; those of which nothing was are left out."""
 
+    def sets_aside(self) -> bool:
+        """True where something of the pipeline is set aside, whoever reads its partition."""
+
     def tables(self) -> dict[TableId, SourceTable]:
         """What is known of the source's tables."""
 

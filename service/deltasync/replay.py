@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 
 from deltasync import intake
 from deltasync.change import Partition, Record
@@ -31,9 +32,11 @@ from deltasync.replica.engine import driver, open_replica
 from deltasync.replica.session import take_replica_role
 from deltasync.replica.statements import fetch
 from deltasync.replica.tables import CANARY, dead_letter
-from deltasync.replica.writer import Writer
+from deltasync.replica.writer import Teller, Writer, untold
 from deltasync.settings import Settings
 from deltasync.table import Table, TableId
+
+_MEND = "Mend what refuses it, and replay it again."
 
 
 class Queue(NamedTuple):
@@ -61,16 +64,26 @@ class Queue(NamedTuple):
         return list(dict.fromkeys(key for both in found for key in both if key is not None))
 
 
+class Statement(NamedTuple):
+    """A statement of the writer's: its parameters are the texts of a column each, one text a row."""
+
+    sql: str
+    parameters: list[list[str | None]]
+
+
 class Preview(NamedTuple):
     """What a replay would do with a row: what the replica has now, and what it would have, column by column.
 
-    None where there is no such row. `refused` says why it would fail; nothing was changed.
+    None where there is no such row. `statements` are those that were tried, in order; `refused` says why it would fail,
+    at the last one of them if there is any. Nothing was changed.
     """
 
     queue: Queue
     before: dict[str, str | None] | None
     after: dict[str, str | None] | None
+    statements: Sequence[Statement]
     refused: str | None
+    remedy: str | None = None
 
 
 class Replayed(NamedTuple):
@@ -79,6 +92,7 @@ class Replayed(NamedTuple):
     queue: Queue
     records: int
     refused: str | None = None
+    remedy: str | None = None
     lacks_room: bool = False
 
 
@@ -140,14 +154,18 @@ def show(settings: Settings, letter: int) -> Preview:
     """What a replay of the queue with this letter would do: it is tried, and rolled back."""
     with _session(settings) as replica, closing(replica.begin()):
         (queue,), tables = _locked(replica, settings, [letter])
-        before = _row(replica, queue, tables)
+        before, tried = _row(replica, queue, tables), list[Statement]()
+
+        def tell(query: sql.Composable, parameters: Sequence[Sequence[str | None]]) -> None:
+            tried.append(Statement(query.as_string(driver(replica)), [list(texts) for texts in parameters]))
+
         try:
-            _write(replica, settings, plans_of([queue], tables))
-            return Preview(queue, before, _row(replica, queue, tables), None)
+            _writer(replica, settings, tell).write(plans_of([queue], tables))
+            return Preview(queue, before, _row(replica, queue, tables), tried, None)
         except (DeltasyncError, psycopg.Error, sa.exc.SQLAlchemyError) as error:
             if not is_to_blame(error):
                 raise
-            return Preview(queue, before, None, describe(error))
+            return Preview(queue, before, None, tried, describe(error), _remedy(queue))
 
 
 def replay(settings: Settings, letters: Sequence[int], *, from_source: bool = False) -> Iterator[Replayed]:
@@ -199,7 +217,8 @@ def _replay(settings: Settings, found: Sequence[Queue], *, from_source: bool) ->
     try:
         with _session(settings) as replica, replica.begin():
             found, tables = _locked(replica, settings, [queue.id for queue in found])
-            _write(replica, settings, _on_source(settings, found, tables) if from_source else plans_of(found, tables))
+            plans = _on_source(settings, found, tables) if from_source else plans_of(found, tables)
+            _writer(replica, settings).write(plans)
             ids = [stored.id for queue in found for stored in queue.letters]
             dead_letters.end(replica, dead_letter.c.id.in_(ids), outcome, None)
             for partition in {queue.partition for queue in found}:
@@ -207,7 +226,8 @@ def _replay(settings: Settings, found: Sequence[Queue], *, from_source: bool) ->
     except (DeltasyncError, psycopg.Error, sa.exc.SQLAlchemyError) as error:
         if not is_to_blame(error):
             raise
-        return [Replayed(queue, 0, describe(error), lacks_room(error)) for queue in found]
+        why, room = describe(error), lacks_room(error)
+        return [Replayed(queue, 0, why, _MEND if from_source else _remedy(queue), room) for queue in found]
     return [Replayed(queue, len(queue.letters)) for queue in found]
 
 
@@ -245,8 +265,15 @@ def _locked(replica: sa.Connection, settings: Settings, letters: Sequence[int]) 
     return [_with(found, letter) for letter in letters], tables
 
 
-def _write(replica: sa.Connection, settings: Settings, plans: Sequence[TablePlan]) -> None:
-    Writer(driver(replica), ordered=settings.replica.constraints == "ordered").write(plans)
+def _writer(replica: sa.Connection, settings: Settings, tell: Teller = untold) -> Writer:
+    return Writer(driver(replica), ordered=settings.replica.constraints == "ordered", tell=tell)
+
+
+def _remedy(queue: Queue) -> str:
+    return (
+        f"{_MEND} Where its table was changed since, or nothing mends it, write the row as the source has it now: "
+        f"deltasync dead-letters replay {queue.id} --from-source"
+    )
 
 
 def _row(replica: sa.Connection, queue: Queue, tables: Tables) -> dict[str, str | None] | None:

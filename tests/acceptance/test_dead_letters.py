@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psycopg
+import pytest
 from tests.flow import Flow, until
 
 SCHEMA = """
@@ -16,6 +18,7 @@ SCHEMA = """
 """
 REFUSE = "ALTER TABLE shop.item ADD CONSTRAINT small CHECK (n < 100)"
 ACCEPT = "ALTER TABLE shop.item DROP CONSTRAINT small"
+RENAMED = "SELECT FROM information_schema.columns WHERE table_name = 'item' AND column_name = 'm'"
 
 
 def _letters(flow: Flow, code: int = 1) -> list[dict[str, Any]]:
@@ -61,6 +64,7 @@ def test_what_follows_of_a_key_waits_and_all_else_goes_on(flow: Flow) -> None:
     assert "8 records of shop.item are set aside" in flow.cli("wait", "--timeout", "30", code=1)
     first, second = (str(queue["id"]) for queue in queues)
     assert "replay would be refused" in flow.cli("dead-letters", "show", second, code=1)
+    _shows_statements(flow, second)
     # The row as it is in the end is within bounds.
     assert json.loads(flow.cli("dead-letters", "show", first, "--json"))["after"] is not None
     assert flow.cli("dead-letters", "replay", "--all", code=1).count("refused") == 1
@@ -70,6 +74,36 @@ def test_what_follows_of_a_key_waits_and_all_else_goes_on(flow: Flow) -> None:
     flow.wait_equal("shop.item")
     assert _letters(flow, code=0) == []
     flow.cli("wait", "--timeout", "30")
+
+
+def _shows_statements(flow: Flow, letter: str) -> None:
+    """Those of the writer, which do by themselves what a replay would."""
+    shown = json.loads(flow.cli("dead-letters", "show", letter, "--json", code=1))
+    ((query, parameters),) = [one.values() for one in shown["statements"]]
+    assert parameters == [["30"], ["700"], [None]]
+    assert "--from-source" in shown["remedy"]
+    with psycopg.RawCursor(flow.replica) as cursor, pytest.raises(psycopg.errors.CheckViolation):
+        cursor.execute(query, parameters)
+
+
+def test_letters_from_before_their_table_was_changed(flow: Flow) -> None:
+    """They do not fit any more; the row is written as the source has it."""
+    flow.set_up(SCHEMA)
+    flow.start_worker()
+    flow.wait_equal("shop.item")
+    flow.replica.execute(REFUSE)
+    flow.source.execute("UPDATE shop.item SET n = 500 WHERE id = 1")
+    _applied(flow)
+    flow.source.execute("ALTER TABLE shop.item RENAME n TO m; UPDATE shop.item SET m = 2 WHERE id = 3")
+    until(lambda: "shop.item" in flow.cli("schema", "list"), "it waits for a word")
+    flow.cli("schema", "approve", "shop.item", "--reason", "a test")
+    flow.replica.execute("ALTER TABLE shop.item DROP CONSTRAINT small")
+    until(lambda: flow.replica.execute(RENAMED).rowcount == 1, "it is renamed here, too")
+    (letter,) = (str(queue["id"]) for queue in _letters(flow))
+
+    assert f"deltasync dead-letters replay {letter} --from-source" in flow.cli("dead-letters", "replay", letter, code=1)
+    flow.cli("dead-letters", "replay", letter, "--from-source")
+    flow.wait_equal("shop.item")
 
 
 def test_given_up_void_read_anew_and_too_many(flow: Flow) -> None:

@@ -319,6 +319,7 @@ def _set_aside(bench: Bench, known: int, *letters: Letter, voids: Sequence[Void]
 
 def test_what_is_set_aside(bench: Bench) -> None:
     """It is there for any session with its keys and numbers, of this topic alone; what is read again is there once."""
+    assert not bench.session.sets_aside()
     _set_aside(bench, 0, _letter(1, "1", error="refused"), _letter(2, "2", old="1"))
     _set_aside(bench, 2, _letter(2, "2", old="1"), _letter(3, "2"))
     found = bench.store.session().parked({P0: "id", P1: "id"})
@@ -327,6 +328,7 @@ def test_what_is_set_aside(bench: Bench) -> None:
     assert list(found) == [P0]
     assert (dict(found[P0].counts), found[P0].failed, found[P0].records) == ({T.id: (1, 3)}, 1, 3)
     assert bench.session.parked({P0: "another"}) == {}
+    assert bench.session.sets_aside()
 
 
 @pytest.mark.parametrize("known", [0, 2])

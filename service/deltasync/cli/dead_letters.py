@@ -43,7 +43,8 @@ def list_(as_json: AsJson = False) -> None:
 def show(letter: Letter, as_json: AsJson = False) -> None:
     """Show a row's letters, and what a replay would do: it is tried on the replica, and rolled back.
 
-    Shows values: the row as it is, and as it would be, column by column where they differ.
+    Shows values: the row as it is, and as it would be, column by column where they differ; and the statements, each
+    with its parameters, which are a column's values. One that finds no room for a unique value is followed by others.
 
     Exit code 0: a replay would do. 1: it would be refused, or there is no such letter. 3: the replica does not answer.
 
@@ -51,7 +52,8 @@ def show(letter: Letter, as_json: AsJson = False) -> None:
     """
     found = letters.show(settings_module.load(), letter)
     if as_json:
-        output.json({**_as_value(found.queue), "before": found.before, "after": found.after, "refused": found.refused})
+        would = {"before": found.before, "after": found.after, "statements": [s._asdict() for s in found.statements]}
+        output.json({**_as_value(found.queue), **would, "refused": found.refused, "remedy": found.remedy})
     else:
         _print_preview(found)
     if found.refused:
@@ -85,6 +87,8 @@ def replay(
         if not as_json:
             told = f"refused: {one.refused}" if one.refused else f"{one.records} records applied"
             output.say(f"{one.queue.id} {one.queue.table}: {told}")
+            if one.remedy:
+                output.say(one.remedy)
     if as_json:
         output.json([{"id": o.queue.id, "table": str(o.queue.table), **_outcome(o)} for o in done])
     if any(one.refused for one in done):
@@ -115,7 +119,7 @@ def discard(
 
 
 def _outcome(one: letters.Replayed) -> dict[str, object]:
-    return {"records": one.records, "refused": one.refused}
+    return {"records": one.records, "refused": one.refused, "remedy": one.remedy}
 
 
 def _as_value(queue: letters.Queue) -> dict[str, object]:
@@ -156,8 +160,13 @@ def _print_preview(found: letters.Preview) -> None:
     for stored in found.queue.letters:
         why = stored.letter.error or "waits behind those before it"
         output.say(f"{stored.id} offset {stored.letter.record.offset}: {why}")
+    for number, statement in enumerate(found.statements, start=1):
+        output.say(f"statement {number}: {statement.sql}")
+        for place, texts in enumerate(statement.parameters, start=1):
+            output.say(f"  ${place} = {', '.join('NULL' if text is None else text for text in texts)}")
     if found.refused:
         output.say(f"a replay would be refused: {found.refused}")
+        output.say(found.remedy or "")
         return
     before, after = found.before or {}, found.after or {}
     told = {True: "the row would be deleted", False: "a replay would change:"}

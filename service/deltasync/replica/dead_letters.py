@@ -119,6 +119,11 @@ def counts(connection: sa.Connection, pipeline: str) -> dict[TableId, tuple[int,
     return {TableId(schema, name): (failed, all_) for schema, name, failed, all_ in connection.execute(query)}
 
 
+def are_there(connection: sa.Connection, pipeline: str) -> bool:
+    """True where anything of a pipeline is set aside."""
+    return connection.execute(sa.select(sa.exists().where(_columns.pipeline == pipeline))).scalar_one()
+
+
 def _read(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[tuple[str, Stored]]:
     query = sa.select(dead_letter).where(condition).order_by(_columns.topic, _columns.partition, _columns.offset)
     return [(row.topic_id, _stored(row)) for row in connection.execute(query)]

@@ -132,6 +132,10 @@ class Replica:
                 found[partition] = found.get(partition, Parked()).with_letter(letter)
         return found
 
+    def sets_aside(self) -> bool:
+        self._begin()
+        return bool(self._database.letters)
+
     def tables(self) -> dict[TableId, SourceTable]:
         self._begin()
         return dict(self._database.source_tables)

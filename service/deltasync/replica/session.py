@@ -48,6 +48,11 @@ class Replica:
         with self._begin() as connection:
             return dead_letters.parked(connection, self._settings.pipeline, ids)
 
+    def sets_aside(self) -> bool:
+        """True where something of the pipeline is set aside."""
+        with self._begin() as connection:
+            return dead_letters.are_there(connection, self._settings.pipeline)
+
     def tables(self) -> dict[TableId, SourceTable]:
         """What is known of the source's tables."""
         with self._begin() as connection:

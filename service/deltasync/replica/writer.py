@@ -27,8 +27,14 @@ _ANY_TEXT = frozenset({"text", "varchar"})
 # Without a length these hold one character, or bit.
 _BOUNDED = frozenset({"bpchar", "bit"})
 
+# Told of each statement before it is sent, with its parameters: a column's texts each.
+Teller = Callable[[sql.Composable, Sequence[Sequence[str | None]]], object]
 # Makes the statement that writes the rows of a source (a FROM item) with these columns.
 _Statement = Callable[[Table, Sequence[str], sql.Composable], sql.Composed]
+
+
+def untold(_query: sql.Composable, _parameters: Sequence[Sequence[str | None]]) -> None:
+    """Nobody looks on."""
 
 
 class _Work(NamedTuple):
@@ -47,11 +53,19 @@ class Writer:
     """Writes rows; remembers the replica's tables and the temporary tables of its connection.
 
     After a failed transaction make a new one with a new connection: what it remembers may be gone.
+    `tell` is for those who look on.
     """
 
-    def __init__(self, connection: psycopg.Connection, *, ordered: bool = False) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        *,
+        ordered: bool = False,
+        tell: Teller = untold,
+    ) -> None:
         self._connection = connection
         self._ordered = ordered
+        self._tell = tell
         self._targets: dict[TableId, Table] = {}
         self._constraints: dict[TableId, Constraints] = {}
         self._replicated: frozenset[TableId] = frozenset()
@@ -85,7 +99,7 @@ class Writer:
         order = list(works.values())
         late: set[TableId] = set()
         if self._ordered:
-            self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
+            self._run(sql.SQL("SET CONSTRAINTS ALL DEFERRED"))
             order = [works[table] for table in parents_first(works, self._constraints)]
             late = {work.target.id for work in order if self._is_deleted_last(work)}
         soon = [work for work in reversed(order) if work.target.id not in late]
@@ -124,7 +138,7 @@ class Writer:
         if work.truncate:
             self._refuse_to_act(work, _no_keys(work.target), others=True)
             referenced = self._constraints.get(work.target.id, NONE).referenced
-            self._connection.execute(statements.truncate(work.target, referenced=referenced))
+            self._run(statements.truncate(work.target, referenced=referenced))
 
     def _delete(self, work: _Work) -> int:
         if work.removes is not None:
@@ -162,7 +176,7 @@ class Writer:
                 rows = statements.chosen(target, columns, source, others=others)
                 return statements.referencing(target, foreign, rows)  # noqa: B023 - called at once
 
-            self._connection.execute(statements.lock(work.target))
+            self._run(statements.lock(work.target))
             if self._execute(referencing, work.target, keys):
                 raise _referenced(work.target, foreign.child)
 
@@ -211,8 +225,7 @@ class Writer:
     def _fetched(self, target: Table, moves: Moves) -> Rows:
         """Rows that change their key, whole: what did not travel is read from where the replica still has it."""
         query = statements.fetch(target, moves.origins.columns, moves.lacking)
-        with psycopg.RawCursor(self._connection) as cursor:
-            found = cursor.execute(query, moves.origins.values).fetchall()
+        found = self._run(query, moves.origins.values).fetchall()
         if len(found) != moves.rows.count:
             raise _rows_missing(target, moves.rows.count - len(found))
         values = [list(column) for column in zip(*found, strict=True)]
@@ -221,13 +234,17 @@ class Writer:
     def _execute(self, statement: _Statement, target: Table, rows: Rows) -> int:
         if rows.count <= UNNEST_ROWS_MAX:
             source = statements.unnested(target, rows.columns)
-            with psycopg.RawCursor(self._connection) as cursor:
-                return cursor.execute(statement(target, rows.columns, source), rows.values).rowcount
+            return self._run(statement(target, rows.columns, source), rows.values).rowcount
         stage = self._stage(statement, target, rows.columns)
-        with self._connection.cursor() as cursor:
-            with cursor.copy(statements.copy_into(stage)) as copy:
-                copy.write(copy_text(rows.values))
-            return cursor.execute(statement(target, rows.columns, statements.staged(stage))).rowcount
+        fill = statements.copy_into(stage)
+        self._tell(fill, rows.values)
+        with self._connection.cursor() as cursor, cursor.copy(fill) as copy:
+            copy.write(copy_text(rows.values))
+        return self._run(statement(target, rows.columns, statements.staged(stage))).rowcount
+
+    def _run(self, query: sql.Composable, parameters: Sequence[Sequence[str | None]] = ()) -> psycopg.RawCursor:
+        self._tell(query, parameters)
+        return psycopg.RawCursor(self._connection).execute(query, parameters or None)
 
     def _stage(self, statement: _Statement, target: Table, columns: tuple[str, ...]) -> str:
         """A temporary table for these columns, empty: COMMIT empties it, and so does who uses it again before."""
@@ -239,7 +256,7 @@ class Writer:
                 self._connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("pg_temp", oldest)))
             self._made += 1
             stage = self._stages[key] = f"stage_{self._made}"
-            self._connection.execute(statements.create_stage(stage, target, columns))
+            self._run(statements.create_stage(stage, target, columns))
         elif stage in self._filled:
             self._connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("pg_temp", stage)))
         self._filled.add(stage)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # the package's own stubs
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package's own stubs
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 from tests.flow import Flow, until
 
 from deltasync.change import Position
@@ -47,6 +54,14 @@ class Topics:
     def delete(self, table: str) -> None:
         name = self.name(table)
         self.admin.delete_topics([name])[name].result(10)
+
+    def configure(self, table: str, settings: Mapping[str, str]) -> None:
+        """Set what is set of a table's topic."""
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, self.name(table), incremental_configs=entries)
+        self.admin.incremental_alter_configs([resource])[resource].result(10)
 
     def id(self, table: str) -> str:
         name = self.name(table)

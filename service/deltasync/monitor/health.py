@@ -14,6 +14,7 @@ from deltasync.monitor.reason import Reason
 from deltasync.ownership import PartitionState
 from deltasync.replica import observe as replica
 from deltasync.source import observe as source
+from deltasync.source.position import SlotState
 from deltasync.table import TableId
 
 T = TypeVar("T")
@@ -212,8 +213,17 @@ def _standstill(facts: Facts, now: float) -> tuple[str, str]:
             return "The connector has failed.", "`deltasync connectors status` says why, and what to do."
         case Condition.IDLE | Condition.STARTING:
             return f"The connector is {condition.value}.", remedy
+        case Condition.RUNNING if facts.source and facts.source.value and _is_unread(facts.source.value.slot):
+            return (
+                "The connector is running, and nobody reads its slot: its connection to the source has died.",
+                "Wait: after half a minute of that it is restarted. Where it is not, restart Connect's worker.",
+            )
         case _:
             return "", remedy
+
+
+def _is_unread(slot: SlotState | None) -> bool:
+    return slot is not None and not slot.active
 
 
 def _tables(facts: Facts) -> Iterator[Reason]:

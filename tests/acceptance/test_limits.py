@@ -1,0 +1,95 @@
+"""Limits that are met: of a record's size, of a worker's memory and files, and a password that holds no longer."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import httpx
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from tests.acceptance.load import SCHEMA, TABLES, Load, wait_for_work
+from tests.acceptance.topics import Topics
+from tests.flow import Flow, Worker, until
+from tests.servers import Addresses
+
+SEED = 29_045
+# No compression makes these 400,000 characters much smaller.
+_LARGE = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 12500) n)"
+_DOCS = "CREATE SCHEMA shop; CREATE TABLE shop.doc (id int PRIMARY KEY, body text); INSERT INTO shop.doc VALUES (0, '')"
+
+
+def test_a_row_that_is_larger_than_kafka_takes(flow: Flow) -> None:
+    """By the producer's limit and by the topic's: the connector fails and says what to raise; then the row arrives."""
+    flow.set_up(_DOCS, producer__override__max__request__size="200000")
+    worker = flow.start_settled()
+    flow.wait_equal("shop.doc")
+    topics = Topics(flow)
+    topics.configure("shop.doc", {"max.message.bytes": "200000"})
+    flow.source.execute(f"INSERT INTO shop.doc VALUES (1, {_LARGE}), (2, 'behind it')")
+    until(lambda: "200000, which is the value of the max.request.size" in _unready(worker), "it says why")
+    assert "producer.override.max.request.size" in _unready(worker)
+    flow.start_connector()
+    until(lambda: "max.message.bytes of its topic" in _unready(worker), "it says what to do about the topic")
+    until(
+        lambda: "which is the value of the max.request.size" not in _unready(worker), "which now is the topic's limit"
+    )
+    topics.configure("shop.doc", {"max.message.bytes": str(2**25)})
+    flow.cli("connectors", "restart")
+    flow.wait_equal("shop.doc")
+    assert not worker.blamed()
+
+
+def test_a_starved_worker(flow: Flow) -> None:
+    """Without a file to open, and without memory: it ends and says what it lacked, and the next one goes on."""
+    flow.set_up(SCHEMA)
+    flow.start_worker()
+    flow.wait_equal(*TABLES)
+    with Load(flow, SEED, pause_s=0.1):
+        for limit, what in ((resource.RLIMIT_NOFILE, "Too many open files"), (resource.RLIMIT_AS, "MemoryError")):
+            wait_for_work(flow)
+            worker = flow.workers[-1]
+            pid = worker.process.pid
+            _, most = resource.prlimit(pid, limit)
+            resource.prlimit(pid, limit, (_used(pid)[limit], most))
+            flow.end_sessions()
+            flow.source.execute("UPDATE shop.item SET name = repeat('x', 100000) WHERE id < 0")
+            assert worker.process.wait(60) != 0
+            assert worker.said(what)
+            flow.start_worker()
+        wait_for_work(flow)
+    flow.wait_equal(*TABLES)
+
+
+def test_a_password_that_changes(flow: Flow, servers: Addresses, tmp_path: Path) -> None:
+    """The worker is turned away until its file holds the new one, and goes on by itself."""
+    if servers.embedded is None:
+        pytest.skip("its role may be the source's, too")
+    secret = tmp_path / "password"
+    secret.write_text(str(conninfo_to_dict(flow.env["DELTASYNC_REPLICA_DSN"])["password"]))
+    flow.env["DELTASYNC_REPLICA_PASSWORD_FILE"] = str(secret)
+    flow.set_up(SCHEMA)
+    worker = flow.start_worker()
+    flow.wait_equal(*TABLES)
+    with Load(flow, SEED):
+        flow.replica.execute(f"ALTER ROLE {flow.pipeline.name} PASSWORD 'another'")
+        wait_for_work(flow)
+        flow.end_sessions()
+        until(lambda: worker.said("password authentication failed"), "it is turned away")
+        secret.write_text("another")
+        wait_for_work(flow)
+    flow.wait_equal(*TABLES)
+    assert "another" not in worker.log.read_text()
+
+
+def _unready(worker: Worker) -> str:
+    url = worker.events("monitor answers")[-1]["url"]
+    return json.dumps(httpx.get(f"{url}/readyz", timeout=5).json())
+
+
+def _used(pid: int) -> dict[int, int]:
+    """How many files a process has open, and how many bytes its address space has."""
+    files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    return {resource.RLIMIT_NOFILE: files, resource.RLIMIT_AS: pages * resource.getpagesize()}

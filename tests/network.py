@@ -15,9 +15,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-# Linux has these, and Python no names for them. The program is one instruction: of each packet, take nothing.
+# Linux has these, and Python no names for them. The program is one instruction: take nothing of a packet.
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27
-_DROP = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+_TAKE_NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+_DROP = _ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(_TAKE_NOTHING))
 _CHUNK = 64 * 1024
 
 
@@ -33,48 +34,43 @@ class Network:
         self.host, self.port = self._listener.getsockname()
         self._told = b"127.0.0.1" + struct.pack(">i", port), b"127.0.0.1" + struct.pack(">i", self.port)
         self.delay_s = 0.0
-        self._links: list[tuple[socket.socket, socket.socket]] = []
-        self._ended = False
+        self._ends: list[socket.socket] = []
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._ended = True
         self._listener.close()
         self.reset()
 
     def forget(self) -> None:
         """What is connected stays so, and no packet passes any more; new connections work."""
-        for link in self._links:
-            _filter(*link)
-        self._links = []
+        _set(self._ends, *_DROP)
+        self._ends = []
 
     def cut(self) -> None:
         """No packet passes until `heal`; nobody can connect."""
-        _filter(self._listener, *(end for link in self._links for end in link))
+        _set([self._listener, *self._ends], *_DROP)
 
     def heal(self) -> None:
         """Packets pass again; what was sent meanwhile is sent again, as TCP does."""
-        for end in (self._listener, *(end for link in self._links for end in link)):
-            with suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+        _set([self._listener, *self._ends], _DETACH_FILTER, 0)
 
     def reset(self) -> None:
         """End what is connected, at both ends, as a router does that was started anew (RST)."""
-        for end in (end for link in self._links for end in link):
+        _set(self._ends, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for end in self._ends:
             with suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 end.shutdown(socket.SHUT_RD)
-        self._links = []
+        self._ends = []
 
     def _accept(self) -> None:
-        while not self._ended:
+        while self._listener.fileno() >= 0:
             with suppress(OSError):
                 near, _ = self._listener.accept()
                 link = near, socket.create_connection(self._target, timeout=10)
-                self._links.append(link)
+                self._ends += link
                 threading.Thread(target=self._carry, args=link, daemon=True).start()
 
     def _carry(self, near: socket.socket, far: socket.socket) -> None:
@@ -88,7 +84,7 @@ class Network:
                     (far if end is near else near).sendall(data.replace(*self._told) if end is far else data)
 
 
-def _filter(*ends: socket.socket) -> None:
+def _set(ends: list[socket.socket], option: int, value: int | bytes) -> None:
     for end in ends:
         with suppress(OSError):
-            end.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(_DROP)))
+            end.setsockopt(socket.SOL_SOCKET, option, value)

@@ -1,4 +1,4 @@
-"""A network between two parts that can be slow, forget connections, be cut, or reset them: a TCP proxy.
+"""A network between two parts that can be slow, lose packets, forget connections, be cut, or reset them: a TCP proxy.
 
 What is cut drops packets in the kernel, as a firewall does: neither end is told, none of what it sends is acknowledged.
 """
@@ -15,10 +15,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-# Linux has these, and Python no names for them. The program is one instruction: take nothing of a packet.
+# Linux has these, and Python no names for them: programs that say of each packet how much of it is taken.
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27
-_TAKE_NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-_DROP = _ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(_TAKE_NOTHING))
+_TAKE_NOTHING, _TAKE_ALL = (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)
+_LOAD_RANDOM, _SKIP_UNLESS_ABOVE = (0x20, 0, 0, 0xFFFFF038), (0x25, 0, 1)
 _CHUNK = 64 * 1024
 
 
@@ -46,12 +46,17 @@ class Network:
 
     def forget(self) -> None:
         """What is connected stays so, and no packet passes any more; new connections work."""
-        _set(self._ends, *_DROP)
+        _filter(self._ends, _TAKE_NOTHING)
         self._ends = []
 
     def cut(self) -> None:
         """No packet passes until `heal`; nobody can connect."""
-        _set([self._listener, *self._ends], *_DROP)
+        _filter([self._listener, *self._ends], _TAKE_NOTHING)
+
+    def lose(self, share: float) -> None:
+        """Of what is connected, drop this share of the packets until `heal`."""
+        most = int(share * 2**32)
+        _filter(self._ends, _LOAD_RANDOM, (*_SKIP_UNLESS_ABOVE, most), _TAKE_ALL, _TAKE_NOTHING)
 
     def heal(self) -> None:
         """Packets pass again; what was sent meanwhile is sent again, as TCP does."""
@@ -82,6 +87,11 @@ class Network:
                         return
                     time.sleep(self.delay_s)
                     (far if end is near else near).sendall(data.replace(*self._told) if end is far else data)
+
+
+def _filter(ends: list[socket.socket], *program: tuple[int, int, int, int]) -> None:
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in program))
+    _set(ends, _ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code)))
 
 
 def _set(ends: list[socket.socket], option: int, value: int | bytes) -> None:

@@ -1,4 +1,4 @@
-"""A network that is slow, is cut, resets or forgets connections: what hangs is ended, and all goes on by itself."""
+"""A network that is slow, loses packets, is cut, resets or forgets connections: what hangs is ended, and all goes on."""
 
 from __future__ import annotations
 
@@ -65,9 +65,11 @@ def test_bad_networks(flow: Flow, networks: Networks) -> None:
     with Witness(flow), Load(flow, SEED, pause_s=0.2):
         for network in networks:
             network.delay_s = 0.05
+            network.lose(0.02)
         wait_for_work(flow)
         for network in networks:
             network.delay_s = 0
+            network.heal()
             network.reset()
         wait_for_work(flow)
         for network in networks:

@@ -14,7 +14,6 @@ from deltasync.monitor.reason import Reason
 from deltasync.ownership import PartitionState
 from deltasync.replica import observe as replica
 from deltasync.source import observe as source
-from deltasync.source.position import SlotState
 from deltasync.table import TableId
 
 T = TypeVar("T")
@@ -205,6 +204,7 @@ def _standstill(facts: Facts, now: float) -> tuple[str, str]:
     if facts.connector.value is None:
         return "Connect knows no such connector.", "`deltasync connectors apply`."
     condition = facts.connector.value.condition
+    slot = facts.source.value.slot if facts.source and facts.source.value else None
     remedy = "Read the log of Connect's worker, and see whether the source's publication and slot are there."
     match condition:
         case Condition.PAUSED | Condition.STOPPED:
@@ -213,17 +213,13 @@ def _standstill(facts: Facts, now: float) -> tuple[str, str]:
             return "The connector has failed.", "`deltasync connectors status` says why, and what to do."
         case Condition.IDLE | Condition.STARTING:
             return f"The connector is {condition.value}.", remedy
-        case Condition.RUNNING if facts.source and facts.source.value and _is_unread(facts.source.value.slot):
+        case Condition.RUNNING if facts.proven and slot is not None and slot.is_unread:
             return (
                 "The connector is running, and nobody reads its slot: its connection to the source has died.",
                 "Wait: after half a minute of that it is restarted. Where it is not, restart Connect's worker.",
             )
         case _:
             return "", remedy
-
-
-def _is_unread(slot: SlotState | None) -> bool:
-    return slot is not None and not slot.active
 
 
 def _tables(facts: Facts) -> Iterator[Reason]:

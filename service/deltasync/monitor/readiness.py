@@ -115,6 +115,6 @@ class Readiness:
         return self._unread if told else None
 
     def _saw_source(self, view: source.View) -> None:
-        idle = view.slot is not None and not view.slot.active
-        self._unread = (self._unread or time.monotonic()) if idle else None
+        unread = view.slot is not None and view.slot.is_unread
+        self._unread = (self._unread or time.monotonic()) if unread else None
         self._freshness.measured(time.time() - view.clock_us / 1e6)

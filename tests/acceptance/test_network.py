@@ -1,4 +1,4 @@
-"""A network that is slow, loses packets, is cut, resets or forgets connections: what hangs is ended, and all goes on."""
+"""A network that is slow, loses packets, is cut, resets or forgets connections: what hangs is ended, all goes on."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    PartitionMetadata,
     ResourceType,
 )
 from tests.flow import Flow, until
@@ -46,14 +47,26 @@ class Topics:
     def name(self, table: str) -> str:
         return f"{self._prefix}.{table}"
 
-    def make(self, table: str, partitions: int = 1) -> None:
-        """Create a table's topic; one that is being deleted is waited for."""
-        new = NewTopic(self.name(table), num_partitions=partitions, replication_factor=1)
+    def make(self, table: str, partitions: int = 1, replicas: Sequence[int] = ()) -> None:
+        """Create a table's topic, each partition on these brokers; one that is being deleted is waited for."""
+        where = {"replica_assignment": [list(replicas)] * partitions} if replicas else {"replication_factor": 1}
+        new = NewTopic(self.name(table), num_partitions=partitions, **where)
         until(lambda: _done(self.admin.create_topics([new])[new.topic]), f"{table}'s topic made")
 
     def delete(self, table: str) -> None:
         name = self.name(table)
         self.admin.delete_topics([name])[name].result(10)
+
+    def leader(self, table: str) -> int:
+        """The broker that leads its first partition."""
+        return int(self._first(table).leader)
+
+    def in_sync(self, table: str) -> list[int]:
+        """The brokers that have all of its first partition."""
+        return list(self._first(table).isrs)
+
+    def _first(self, table: str) -> PartitionMetadata:
+        return self.admin.list_topics(self.name(table), timeout=10).topics[self.name(table)].partitions[0]
 
     def configure(self, table: str, settings: Mapping[str, str]) -> None:
         """Set what is set of a table's topic."""

@@ -30,10 +30,11 @@ log = structlog.get_logger(__name__)
 _CHUNK = 1000
 # Memory for fetched but not yet polled records. A single larger record is fetched all the same.
 QUEUE_KIB = 8 * 1024
-# A connection on which a request is not answered for so long is ended: the other end may be gone without a word.
-# The default of a minute is longer than a worker may be without a broker when it is assigned partitions.
-_SILENT_MS_MAX = 10_000
-_ADMIN_TIMEOUT_S = 10.0
+# A connection on which a request is not answered for so long is ended: the other end may be gone without a word. It is
+# long enough for a record of 32 MiB at 9 Mbit/s. Questions have less, since a worker that is assigned partitions asks on
+# two connections, one after the other, and has 30 s for both.
+_SILENT_MS_MAX = 30_000
+_ADMIN_TIMEOUT_S = 6.0
 # What waits for these cannot be stopped meanwhile, and SIGTERM has 10 s.
 _TELL_EVERY_S = 10.0
 _START_TIMEOUT_S = 6.0

@@ -1,18 +1,14 @@
-"""Limits that are met: of a record's size, of a worker's files, and a password that holds no longer."""
+"""Limits that are met: of a record's size, and of the files that a worker may open."""
 
 from __future__ import annotations
 
 import json
 import resource
-from pathlib import Path
 
 import httpx
-import pytest
-from psycopg.conninfo import conninfo_to_dict
 from tests.acceptance.load import SCHEMA, TABLES, Load, wait_for_work
 from tests.acceptance.topics import Topics
 from tests.flow import Flow, Worker, until
-from tests.servers import Addresses
 
 SEED = 29_045
 # No compression makes these 400,000 characters much smaller.
@@ -55,27 +51,6 @@ def test_a_worker_without_files(flow: Flow) -> None:
         assert flow.start_worker().process.poll() is None
         wait_for_work(flow)
     flow.wait_equal(*TABLES)
-
-
-def test_a_password_that_changes(flow: Flow, servers: Addresses, tmp_path: Path) -> None:
-    """The worker is turned away until its file holds the new one, and goes on by itself."""
-    if servers.embedded is None:
-        pytest.skip("its role may be the source's, too")
-    secret = tmp_path / "password"
-    secret.write_text(str(conninfo_to_dict(flow.env["DELTASYNC_REPLICA_DSN"])["password"]))
-    flow.env["DELTASYNC_REPLICA_PASSWORD_FILE"] = str(secret)
-    flow.set_up(SCHEMA)
-    worker = flow.start_worker()
-    flow.wait_equal(*TABLES)
-    with Load(flow, SEED):
-        flow.replica.execute(f"ALTER ROLE {flow.pipeline.name} PASSWORD 'another'")
-        wait_for_work(flow)
-        flow.end_sessions()
-        until(lambda: worker.said("password authentication failed"), "it is turned away")
-        secret.write_text("another")
-        wait_for_work(flow)
-    flow.wait_equal(*TABLES)
-    assert "another" not in worker.log.read_text()
 
 
 def _unready(worker: Worker) -> str:

@@ -37,12 +37,12 @@ def test_backlog(flow: Flow, records: int, rows: int, size: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_one_transaction(flow: Flow) -> None:
-    """Of 300,000 rows, applied whole: it goes through the disk, and stops where it may not take so much of that."""
+    """Of 150,000 rows, applied whole: it goes through the disk, and stops where it may not take so much of that."""
     flow.settings = flow.settings.model_copy(update={"consistency": "transaction"})
     flow.env["DELTASYNC_CONSISTENCY"] = "transaction"
     flow.set_up(SCHEMA)
     until(flow.streaming, "the snapshot is complete")
-    flow.source.execute(f"INSERT INTO {TABLE} SELECT n, 1, 'x', repeat('n', 100) FROM generate_series(1, 300000) n")
+    flow.source.execute(f"INSERT INTO {TABLE} SELECT n, 1, 'x', repeat('n', 100) FROM generate_series(1, 150000) n")
     little = flow.start_worker(DELTASYNC_BATCH_SPOOL_BYTES_MAX=str(2**20))
     until(lambda: "more changes than fit" in str(little.blamed()), "it has no room", 120)
     assert flow.count(TABLE) == 0

@@ -31,8 +31,8 @@ _CHUNK = 1000
 # Memory for fetched but not yet polled records. A single larger record is fetched all the same.
 QUEUE_KIB = 8 * 1024
 # A connection on which a request is not answered for so long is ended: the other end may be gone without a word. It is
-# long enough for a record of 32 MiB at 9 Mbit/s. Questions have less, since a worker that is assigned partitions asks on
-# two connections, one after the other, and has 30 s for both.
+# long enough for a record of 32 MiB at 9 Mbit/s. Questions have less: a worker that is assigned partitions asks two of
+# them, on a connection each, and both may have to be asked again within 30 s.
 _SILENT_MS_MAX = 30_000
 _ADMIN_TIMEOUT_S = 6.0
 # What waits for these cannot be stopped meanwhile, and SIGTERM has 10 s.

@@ -178,6 +178,11 @@ class Flow:
         until(lambda: self.streaming() not in {None, first}, "it streams on")
         return worker
 
+    def end_sessions(self) -> None:
+        """End the workers' sessions on the replica."""
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
+        self.replica.execute(query, [self.pipeline.name])
+
     def rows(self, connection: psycopg.Connection[Any], table: str) -> list[str]:
         """A table's rows as text, ordered by text: two databases are equal where these are."""
         return [row for (row,) in connection.execute(f'SELECT t::text FROM {table} t ORDER BY t::text COLLATE "C"')]

@@ -226,7 +226,7 @@ def offsets(flow: Flow) -> dict[tuple[str, int], int]:
     return {(topic.removeprefix(prefix), n): s.next_offset for (topic, n), s in sample(flow.replica).items()}
 
 
-def wait_for_work(flow: Flow, transactions: int = 20) -> None:
+def wait_for_work(flow: Flow, transactions: int = 20, deadline_s: float = 60) -> None:
     """Return when so many more of the writers' transactions have reached the replica."""
     query = "SELECT count(*) FROM shop.journal"
 
@@ -235,4 +235,4 @@ def wait_for_work(flow: Flow, transactions: int = 20) -> None:
         return int(row[0]) if row else 0
 
     enough = count() + transactions
-    until(lambda: count() >= enough, f"{transactions} more transactions on the replica")
+    until(lambda: count() >= enough, f"{transactions} more transactions on the replica", deadline_s)

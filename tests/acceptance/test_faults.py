@@ -132,11 +132,11 @@ def test_replica_in_trouble(flow: Flow, servers: Addresses) -> None:
     flow.wait_equal(*TABLES)
     with Load(flow, SEED):
         for _ in range(5):
-            _end_sessions(flow)
+            flow.end_sessions()
             wait_for_work(flow, 5)
         role = flow.settings.pipeline
         flow.replica.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
-        _end_sessions(flow)
+        flow.end_sessions()
         until(lambda: worker.said("25006"), "the worker met a read-only replica")
         flow.replica.execute(f"ALTER ROLE {role} RESET default_transaction_read_only")
         wait_for_work(flow, 5)
@@ -341,12 +341,6 @@ def _slot(flow: Flow) -> str | None:
 def _insert(flow: Flow, id_: int, *tables: str) -> None:
     for table in tables:
         flow.source.execute(f"INSERT INTO {table} VALUES (%s, 1, 'good')", [id_])
-
-
-def _end_sessions(flow: Flow) -> None:
-    flow.replica.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [flow.pipeline.name]
-    )
 
 
 def _make_again(topics: Topics, table: str) -> None:

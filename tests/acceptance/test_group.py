@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
-import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from tests.acceptance.load import SCHEMA, TABLES, Load, Witness, offsets, wait_for_work
+from tests.acceptance.obstacles import AT_THE_ROWS, blocked, obstacle
 from tests.acceptance.topics import Topics
 from tests.flow import Flow, Worker, until
 
@@ -175,10 +176,8 @@ def test_worker_frozen_inside_its_transaction_writes_nothing(group: Group) -> No
     flow.wait_equal(*TABLES)
     with Witness(flow), Load(flow, SEED):
         group.wait_shared("a", "b")
-        with psycopg.connect(flow.pipeline.replica_admin) as obstacle:
-            obstacle.execute("SELECT FROM shop.account FOR UPDATE")
-            until(lambda: _blocked(flow, obstacle), "a worker waits inside its transaction")
-            victim = _victim(group, _blocked(flow, obstacle))
+        with obstacle(flow, AT_THE_ROWS) as other_session:
+            victim = _victim(group, blocked(flow, other_session)[0])
             group.workers[victim].signal(signal.SIGSTOP)
             frozen = group.now()
         other = {"a": "b", "b": "a"}[victim]
@@ -190,6 +189,40 @@ def test_worker_frozen_inside_its_transaction_writes_nothing(group: Group) -> No
         revoked_at = _wake(group, victim)
         wait_for_work(flow)
     assert group.wrote_before_joining(victim, frozen, revoked_at) == []
+    flow.wait_equal(*TABLES)
+
+
+def test_two_groups_apply_one_pipeline(group: Group) -> None:
+    """Each reads everything; of each batch the fence lets only one write, and the other one goes on behind it."""
+    flow = group.flow
+    group.start("a")
+    group.start("b", DELTASYNC_KAFKA_GROUP=f"{flow.settings.group}_2")
+    with Witness(flow), Load(flow, SEED):
+        until(lambda: set(group.shares(0)) == {"a", "b"}, "both have written")
+        until(
+            lambda: all(one.metric("deltasync_fenced_batches_total") for one in group.workers.values()), "both fenced"
+        )
+        wait_for_work(flow)
+    flow.wait_equal(*TABLES)
+    assert not any(worker.blamed() for worker in group.workers.values())
+
+
+def test_worker_that_polls_too_late_writes_nothing(group: Group) -> None:
+    """The replica keeps it for longer than `max.poll.interval.ms`: another goes on, then both share again."""
+    flow = group.flow
+    group.start("a", DELTASYNC_KAFKA_OPTIONS=json.dumps({"max.poll.interval.ms": SESSION_S * 1000}))
+    flow.wait_equal(*TABLES)
+    a = group.workers["a"]
+    with Witness(flow), Load(flow, SEED):
+        with obstacle(flow, AT_THE_ROWS):
+            held = group.now()
+            group.start("b")
+            until(lambda: any(entry["lost"] for entry in a.events("revoked")), "it has lost its partitions")
+        (revoked_at, *_) = [str(entry["timestamp"]) for entry in a.events("revoked") if entry["lost"]]
+        group.wait_shared("a", "b")
+        wait_for_work(flow)
+    assert group.wrote_before_joining("a", held, revoked_at) == []
+    assert a.said("_MAX_POLL_EXCEEDED")
     flow.wait_equal(*TABLES)
 
 
@@ -216,14 +249,7 @@ def _wake(group: Group, name: str) -> str:
     return str(worker.events("revoked")[before]["timestamp"])
 
 
-def _blocked(flow: Flow, obstacle: psycopg.Connection) -> int | None:
-    """The backend that waits for the obstacle."""
-    query = "SELECT pid FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid)) LIMIT 1"
-    row = flow.replica.execute(query, [obstacle.info.backend_pid]).fetchone()
-    return int(row[0]) if row else None
-
-
-def _victim(group: Group, backend: int | None) -> str:
+def _victim(group: Group, backend: int) -> str:
     """The worker that a backend belongs to: the one whose connection has the backend's client port."""
     row = group.flow.replica.execute("SELECT client_port FROM pg_stat_activity WHERE pid = %s", [backend]).fetchone()
     assert row is not None

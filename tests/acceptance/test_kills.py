@@ -8,8 +8,12 @@ import signal
 import psycopg
 import pytest
 from tests.acceptance.load import SCHEMA, TABLES, Load, Witness, offsets, wait_for_work
+from tests.acceptance.obstacles import AT_THE_LEDGER, AT_THE_ROWS, WAITING, obstacle
+from tests.acceptance.topics import Topics
 from tests.flow import Flow, until
 from tests.servers import Addresses
+
+from deltasync.local.servers import Servers
 
 SEED = 20_261_123
 KILLS = 20
@@ -45,16 +49,35 @@ def test_killed_at_random_moments(flow: Flow, servers: Addresses) -> None:
     flow.wait_equal(*TABLES)
 
 
-# What holds a worker up inside its transaction: at its rows, and between its rows and the ledger.
-_AT_THE_ROWS = "SELECT FROM shop.account FOR UPDATE"
-_AT_THE_LEDGER = "SELECT pg_advisory_xact_lock(7)"
-_WAIT_AT_THE_LEDGER = """
-    CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS $$
-      BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NEW; END $$;
-    CREATE TRIGGER wait BEFORE UPDATE ON deltasync.ledger FOR EACH ROW
-      WHEN (NEW.topic LIKE '%shop.account') EXECUTE FUNCTION public.wait();
-    ALTER TABLE deltasync.ledger ENABLE ALWAYS TRIGGER wait;
-"""
+@pytest.mark.timeout(240)
+def test_connect_is_killed_while_transactions_overlap(flow: Flow, servers: Addresses) -> None:
+    """While a long one is open, and when some of it has come: others begin and end before, within and behind it."""
+    if servers.embedded is None:
+        pytest.skip("Connect is not ours to kill")
+    flow.set_up(SCHEMA)
+    worker = flow.start_settled()
+    topics = Topics(flow)
+    with Witness(flow), Load(flow, SEED), psycopg.connect(flow.pipeline.source_admin) as long:
+        long.execute("INSERT INTO shop.item (id, name) SELECT n, 'long' FROM generate_series(1000, 20999) n")
+        wait_for_work(flow)
+        _kill_connect(flow, servers.embedded)
+        wait_for_work(flow)
+        long.execute("UPDATE shop.item SET name = 'longer' WHERE id BETWEEN 1000 AND 9999")
+        came = topics.ends("shop.item")[0]
+        long.commit()
+        until(lambda: topics.ends("shop.item")[0] > came + 5_000, "Connect is within it")
+        _kill_connect(flow, servers.embedded)
+        wait_for_work(flow)
+    flow.wait_equal(*TABLES)
+    assert not worker.blamed()
+
+
+def _kill_connect(flow: Flow, embedded: Servers) -> None:
+    """Return when the connector streams again."""
+    embedded.connect.process.stop(signal.SIGKILL)
+    embedded.start()
+    embedded.connect.wait()
+    until(lambda: _is_streaming(flow), "the connector streams again")
 
 
 def test_rows_and_ledger_move_together(flow: Flow) -> None:
@@ -62,13 +85,10 @@ def test_rows_and_ledger_move_together(flow: Flow) -> None:
     flow.set_up(SCHEMA)
     flow.start_worker(**FAST)
     flow.wait_equal(*TABLES)
-    flow.replica.execute(_WAIT_AT_THE_LEDGER)
-    for hold in (_AT_THE_ROWS, _AT_THE_LEDGER):
+    flow.replica.execute(WAITING)
+    for hold in (AT_THE_ROWS, AT_THE_LEDGER):
         ledger, rows = _account(flow)
-        with psycopg.connect(flow.pipeline.replica_admin) as obstacle:
-            obstacle.execute(hold)
-            flow.source.execute("UPDATE shop.account SET version = version + 1")
-            until(lambda: _blocks(flow, obstacle), "the worker waits inside its transaction")
+        with obstacle(flow, hold):
             assert _account(flow) == (ledger, rows), "rows and ledger are not in one transaction"
             flow.workers[-1].kill()
         assert _account(flow) == (ledger, rows), "a worker that was killed wrote"
@@ -78,11 +98,6 @@ def test_rows_and_ledger_move_together(flow: Flow) -> None:
 
 def _account(flow: Flow) -> tuple[int, list[str]]:
     return offsets(flow)["shop.account", 0], flow.rows(flow.replica, "shop.account")
-
-
-def _blocks(flow: Flow, obstacle: psycopg.Connection) -> bool:
-    query = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
-    return flow.replica.execute(query, [obstacle.info.backend_pid]).fetchone() is not None
 
 
 def _is_streaming(flow: Flow) -> bool:

@@ -35,6 +35,25 @@ def test_backlog(flow: Flow, records: int, rows: int, size: int) -> None:
     assert not worker.blamed()
 
 
+@pytest.mark.timeout(300)
+def test_one_transaction(flow: Flow) -> None:
+    """Of 150,000 rows, applied whole: it goes through the disk, and stops where it may not take so much of that."""
+    flow.settings = flow.settings.model_copy(update={"consistency": "transaction"})
+    flow.env["DELTASYNC_CONSISTENCY"] = "transaction"
+    flow.set_up(SCHEMA)
+    until(flow.streaming, "the snapshot is complete")
+    flow.source.execute(f"INSERT INTO {TABLE} SELECT n, 1, 'x', repeat('n', 100) FROM generate_series(1, 150000) n")
+    little = flow.start_worker(DELTASYNC_BATCH_SPOOL_BYTES_MAX=str(2**20))
+    until(lambda: "more changes than fit" in str(little.blamed()), "it has no room", 120)
+    assert flow.count(TABLE) == 0
+    assert _vm_hwm_mib(little) <= MIB_MAX
+    little.kill()
+    worker = flow.start_worker()
+    until(lambda: worker.events("large transaction applied"), "it is applied", 120)
+    flow.wait_equal(TABLE)
+    assert _vm_hwm_mib(worker) <= MIB_MAX
+
+
 def _changes(records: int, rows: int, size: int) -> Iterator[Found]:
     """Debezium's records, without a database: the template is filled in, since a million are needed."""
     note = "n" * size

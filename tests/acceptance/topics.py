@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # the package's own stubs
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package's own stubs
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    PartitionMetadata,
+    ResourceType,
+)
 from tests.flow import Flow, until
 
 from deltasync.change import Position
@@ -39,14 +47,34 @@ class Topics:
     def name(self, table: str) -> str:
         return f"{self._prefix}.{table}"
 
-    def make(self, table: str, partitions: int = 1) -> None:
-        """Create a table's topic; one that is being deleted is waited for."""
-        new = NewTopic(self.name(table), num_partitions=partitions, replication_factor=1)
+    def make(self, table: str, partitions: int = 1, replicas: Sequence[int] = ()) -> None:
+        """Create a table's topic, each partition on these brokers; one that is being deleted is waited for."""
+        where = {"replica_assignment": [list(replicas)] * partitions} if replicas else {"replication_factor": 1}
+        new = NewTopic(self.name(table), num_partitions=partitions, **where)
         until(lambda: _done(self.admin.create_topics([new])[new.topic]), f"{table}'s topic made")
 
     def delete(self, table: str) -> None:
         name = self.name(table)
         self.admin.delete_topics([name])[name].result(10)
+
+    def leader(self, table: str) -> int:
+        """The broker that leads its first partition."""
+        return int(self._first(table).leader)
+
+    def in_sync(self, table: str) -> list[int]:
+        """The brokers that have all of its first partition."""
+        return list(self._first(table).isrs)
+
+    def _first(self, table: str) -> PartitionMetadata:
+        return self.admin.list_topics(self.name(table), timeout=10).topics[self.name(table)].partitions[0]
+
+    def configure(self, table: str, settings: Mapping[str, str]) -> None:
+        """Set what is set of a table's topic."""
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, self.name(table), incremental_configs=entries)
+        self.admin.incremental_alter_configs([resource])[resource].result(10)
 
     def id(self, table: str) -> str:
         name = self.name(table)

@@ -170,7 +170,10 @@ class _Examination:
         keyless = {table.id for table in captured if table.is_told_by_rows}
         settings = self._settings
         ends = settings.transaction_topic if settings.consistency == "transaction" else None
-        yield from kafka.judge(Admin(settings).logs(), named, settings.topic_prefix, keyless, ends)
+        admin = Admin(settings)
+        logs = admin.logs()
+        yield from kafka.judge(logs, named, settings.topic_prefix, keyless, ends)
+        yield from kafka.judge_compacted(admin.compacted({partition.topic for partition in logs}))
 
     def _replica(self) -> Iterator[Finding]:
         settings = self._settings

@@ -12,6 +12,20 @@ from deltasync.monitor.lag import topics
 from deltasync.table import TableId
 
 
+def judge_compacted(topics: Iterable[str]) -> Iterator[Finding]:
+    """Topics whose older records Kafka throws away while newer ones of their keys are there."""
+    for topic in topics:
+        yield Finding(
+            Gravity.REFUSED,
+            Area.KAFKA,
+            f"The topic {topic} is compacted.",
+            "Changes that Kafka throws away are lost to whoever reads late, and nothing tells: records of transactions "
+            "leave holes in a log, too.",
+            f"kafka-configs.sh --bootstrap-server … --alter --topic {topic} --add-config cleanup.policy=delete; "
+            "then `deltasync compare`, and `deltasync resync` where a table differs.",
+        )
+
+
 def judge(
     partitions: Iterable[Partition],
     tables: Iterable[TableId],

@@ -187,7 +187,7 @@ def restart(name: Name = None, timeout: Timeout = 60.0, as_json: AsJson = False)
     with _open() as (found, client):
         name = name or found.connector
         before = client.status(name)
-        client.restart_failed(name)
+        client.restart(name)
         report = _report(reconciling.wait_running(client, name, Patience(timeout), before=before))
     _finish([report], as_json=as_json)
 

@@ -161,9 +161,9 @@ class ConnectClient:
         """Stop reading and give the tasks up. Takes effect a moment after."""
         self._send("PUT", f"{_path(name)}/stop")
 
-    def restart_failed(self, name: str) -> None:
-        """Restart the connector and its tasks, but only what has failed. Takes effect a moment after."""
-        self._send("POST", f"{_path(name)}/restart?includeTasks=true&onlyFailed=true")
+    def restart(self, name: str, *, only_failed: bool = True) -> None:
+        """Restart the connector and its tasks, or what of them has failed. Takes effect a moment after."""
+        self._send("POST", f"{_path(name)}/restart?includeTasks=true&onlyFailed={str(only_failed).lower()}")
 
     def offsets(self, name: str) -> tuple[Offset, ...]:
         """The stored offsets; empty before the first record was flushed."""

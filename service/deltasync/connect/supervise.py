@@ -1,8 +1,10 @@
 """Restart failed connectors where that can help, and stop a snapshot that begins again and again.
 
 Debezium sits out a source that is away, but after some reasons that pass (Kafka away for longer, its retries
-used up) a task stays FAILED for ever. Once an initial snapshot is complete, the connector is kept from ever taking
-another: a second one brings no deletes. `Supervisor.check` is called every few seconds, by one thread.
+used up) a task stays FAILED for ever. And where its connection dies without a word (a firewall that forgot it), the
+source ends its side, while the task stays RUNNING until its kernel gives up, after a quarter of an hour.
+Once an initial snapshot is complete, the connector is kept from ever taking another: a second one brings no deletes.
+`Supervisor.check` is called every few seconds, by one thread.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from deltasync.connect.status import Condition, Status
 BACKOFF_S = 5.0
 BACKOFF_S_MAX = 300.0
 SNAPSHOT_STARTS_MAX = 2
+# A task that is RUNNING and has not read its slot for so long does not know that its connection is dead.
+UNREAD_S_MAX = 30.0
+_UNREAD_REMEDY = "See what lies between Connect and the source, and lower net.ipv4.tcp_retries2 on Connect's hosts."
 _SETTLED = "its initial snapshot is complete: snapshot.mode is no_data from now on"
 
 
@@ -58,8 +63,15 @@ def backoff_s(attempts: int) -> float:
     return min(BACKOFF_S * 2.0 ** max(attempts - 1, 0), BACKOFF_S_MAX)
 
 
-def judge(memory: Memory, status: Status, now: float) -> tuple[Memory, Action | None]:
-    """Decide about one connector. A reason that does not pass is reported once and left alone."""
+def judge(
+    memory: Memory, status: Status, now: float, unread_since: float | None = None
+) -> tuple[Memory, Action | None]:
+    """Decide about one connector. A reason that does not pass is reported once and left alone.
+
+    `unread_since`: since when nobody reads its slot, as far as the source tells.
+    """
+    if status.condition is Condition.RUNNING and memory.streaming and unread_since is not None:
+        return _judge_unread(memory, status.name, now, unread_since)
     if status.condition is not Condition.FAILED:
         proven = memory.attempts and now - memory.restarted_at >= BACKOFF_S_MAX
         return replace(memory, left="", attempts=0 if proven else memory.attempts), None
@@ -75,6 +87,15 @@ def judge(memory: Memory, status: Status, now: float) -> tuple[Memory, Action | 
         return memory, None
     memory = replace(memory, attempts=memory.attempts + 1, restarted_at=now, left="")
     return memory, Action(Verdict.RESTARTED, status.name, reason, diagnosis.remedy, memory.attempts)
+
+
+def _judge_unread(memory: Memory, name: str, now: float, since: float) -> tuple[Memory, Action | None]:
+    pause_s = min(UNREAD_S_MAX * 2**memory.attempts, BACKOFF_S_MAX)
+    if now - max(since, memory.restarted_at) < pause_s:
+        return memory, None
+    memory = replace(memory, attempts=memory.attempts + 1, restarted_at=now, left="")
+    reason = f"it is RUNNING, and its slot has not been read for {now - since:.0f} s: its connection to the source died"
+    return memory, Action(Verdict.RESTARTED, name, reason, _UNREAD_REMEDY, memory.attempts)
 
 
 def judge_snapshot(memory: Memory, name: str, offsets: Sequence[Offset]) -> tuple[Memory, Action | None]:
@@ -97,29 +118,29 @@ class Supervisor:
         self._client = client
         self._memories = {name: Memory() for name in connectors}
 
-    def check(self, now: float) -> list[Action]:
-        """Look once and act; `now` is a monotonic clock's, in seconds. A connector that does not exist is passed over.
+    def check(self, now: float, unread_since: float | None = None) -> list[Action]:
+        """Look once and act; both are a monotonic clock's, in seconds. A connector that does not exist is passed over.
 
         Blocks while Connect answers. Raises UnreachableError where it does not: check again later.
         """
         actions = []
         for name in self._memories:
             try:
-                actions += self._check(name, now)
+                actions += self._check(name, now, unread_since)
             except NoConnectorError:
                 self._memories[name] = Memory()
         return actions
 
-    def _check(self, name: str, now: float) -> list[Action]:
+    def _check(self, name: str, now: float, unread_since: float | None) -> list[Action]:
         status = self._client.status(name)
-        memory, action = judge(self._memories[name], status, now)
+        memory, action = judge(self._memories[name], status, now, unread_since)
         if not memory.streaming:
             memory, stop = judge_snapshot(memory, name, self._client.offsets(name))
             action = stop or action
         if memory.streaming and status.condition is Condition.RUNNING and settle(self._client, name):
             action = Action(Verdict.SETTLED, name, _SETTLED, "")
         if action and action.verdict is Verdict.RESTARTED:
-            self._client.restart_failed(name)
+            self._client.restart(name, only_failed=status.condition is Condition.FAILED)
             self.restarts += 1
         elif action and action.verdict is Verdict.STOPPED:
             self._client.stop(name)

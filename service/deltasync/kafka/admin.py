@@ -10,7 +10,12 @@ from typing import TypeVar
 
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are public
+    AdminClient,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 
 from deltasync.change import Log, Partition
 from deltasync.errors import UnreachableError
@@ -72,6 +77,21 @@ class Admin:
             return {}
         found = self._admin.list_offsets(asked, request_timeout=_TIMEOUT_S)
         return {Partition(at.topic, at.partition): _result(future).offset for at, future in found.items()}
+
+    def compacted(self, topics: Iterable[str]) -> list[str]:
+        """Those of these topics that Kafka compacts; what may not be described is left out."""
+        asked = [ConfigResource(ResourceType.TOPIC, topic) for topic in sorted(topics)]
+        found = []
+        for resource, future in (
+            self._admin.describe_configs(asked, request_timeout=_TIMEOUT_S).items() if asked else ()
+        ):
+            try:
+                if "compact" in str(future.result(timeout=2 * _TIMEOUT_S)["cleanup.policy"].value):
+                    found.append(resource.name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise _unreachable(error) from None
+        return found
 
     def came_in(self, offsets: Mapping[Partition, int], *, wait_s: float = 3.0) -> dict[Partition, float]:
         """When the record at each offset was written, in seconds since 1970 by the producer's clock.

@@ -30,7 +30,11 @@ log = structlog.get_logger(__name__)
 _CHUNK = 1000
 # Memory for fetched but not yet polled records. A single larger record is fetched all the same.
 QUEUE_KIB = 8 * 1024
-_ADMIN_TIMEOUT_S = 10.0
+# A connection on which a request is not answered for so long is ended: the other end may be gone without a word. It is
+# long enough for a record of 32 MiB at 9 Mbit/s. Questions have less: a worker that is assigned partitions asks two of
+# them, on a connection each, and both may have to be asked again within 30 s.
+_SILENT_MS_MAX = 30_000
+_ADMIN_TIMEOUT_S = 6.0
 # What waits for these cannot be stopped meanwhile, and SIGTERM has 10 s.
 _TELL_EVERY_S = 10.0
 _START_TIMEOUT_S = 6.0
@@ -70,6 +74,7 @@ class Consumer:
                 "fetch.queue.backoff.ms": 10,  # the default of a second is the latency of a full queue
                 "fetch.wait.max.ms": 100,
                 "queued.max.messages.kbytes": QUEUE_KIB,
+                "fetch.max.bytes": QUEUE_KIB * 1024,  # on a slow network one answer has to come in time, too
                 "error_cb": _log_error,
             }
         )
@@ -207,7 +212,8 @@ def client_options(settings: Settings) -> dict[str, Any]:
             remedy="Remove it from `options` in [kafka].",
         )
     # Errors come as exceptions or through error_cb; the client's own lines on standard error would be no JSON.
-    return {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 0, **settings.kafka.options}
+    ours = {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 0, "socket.timeout.ms": _SILENT_MS_MAX}
+    return {**ours, **settings.kafka.options}
 
 
 class Topic(NamedTuple):

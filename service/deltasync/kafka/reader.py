@@ -34,6 +34,7 @@ class Reader:
             "fetch.queue.backoff.ms": 10,
             "fetch.wait.max.ms": 100,
             "queued.max.messages.kbytes": QUEUE_KIB,
+            "fetch.max.bytes": QUEUE_KIB * 1024,
         }
         self._client = Client({**client_options(settings), **own})
 

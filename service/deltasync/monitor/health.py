@@ -204,6 +204,7 @@ def _standstill(facts: Facts, now: float) -> tuple[str, str]:
     if facts.connector.value is None:
         return "Connect knows no such connector.", "`deltasync connectors apply`."
     condition = facts.connector.value.condition
+    slot = facts.source.value.slot if facts.source and facts.source.value else None
     remedy = "Read the log of Connect's worker, and see whether the source's publication and slot are there."
     match condition:
         case Condition.PAUSED | Condition.STOPPED:
@@ -212,6 +213,11 @@ def _standstill(facts: Facts, now: float) -> tuple[str, str]:
             return "The connector has failed.", "`deltasync connectors status` says why, and what to do."
         case Condition.IDLE | Condition.STARTING:
             return f"The connector is {condition.value}.", remedy
+        case Condition.RUNNING if facts.proven and slot is not None and slot.is_unread:
+            return (
+                "The connector is running, and nobody reads its slot: its connection to the source has died.",
+                "Wait: after half a minute of that it is restarted. Where it is not, restart Connect's worker.",
+            )
         case _:
             return "", remedy
 

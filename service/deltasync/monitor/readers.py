@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -87,10 +88,11 @@ class KafkaReader:
 
 
 class ConnectReader:
-    """Reads how the connector does, and restarts what has failed for a passing reason."""
+    """Reads how the connector does, and restarts what has failed for a passing reason, or does not read its slot."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, unread_since: Callable[[], float | None]) -> None:
         self._settings = settings
+        self._unread_since = unread_since
         self._metrics = metrics
         self._client: ConnectClient | None = None
         self._supervisor: Supervisor | None = None
@@ -125,7 +127,7 @@ class ConnectReader:
         from deltasync.connect.supervise import Verdict  # noqa: PLC0415 - see _open
 
         before = supervisor.restarts
-        for action in supervisor.check(time.monotonic()):
+        for action in supervisor.check(time.monotonic(), self._unread_since()):
             tell = log.info if action.verdict is Verdict.SETTLED else log.warning
             tell(
                 "connector",

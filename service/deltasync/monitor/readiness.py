@@ -46,6 +46,7 @@ class Readiness:
         self._worker = worker
         self._freshness = Freshness()
         self._differs_since: float | None = None
+        self._unread: float | None = None  # since when nobody reads the slot
         self._replica = Watch("the replica", _REPLICA_EVERY_S, ReplicaReader(settings), self._saw_replica)
         self._kafka = Watch("Kafka", _OTHERS_EVERY_S, KafkaReader(settings))
         self._source = (
@@ -54,7 +55,9 @@ class Readiness:
             else None
         )
         self._connect = (
-            Watch("Connect", _OTHERS_EVERY_S, ConnectReader(settings, metrics)) if settings.connect.url else None
+            Watch("Connect", _OTHERS_EVERY_S, ConnectReader(settings, metrics, self._unread_since))
+            if settings.connect.url
+            else None
         )
         metrics.canary_age_seconds.set_function(self.canary_age_s)
         metrics.ready.set_function(lambda: not self.reasons())
@@ -106,5 +109,12 @@ class Readiness:
         elif self._differs_since is None:
             self._differs_since = now
 
+    def _unread_since(self) -> float | None:
+        """Since when nobody reads the slot; None where somebody does, or the source does not tell."""
+        told = self._source is not None and self._source.latest.trouble(time.monotonic()) is None
+        return self._unread if told else None
+
     def _saw_source(self, view: source.View) -> None:
+        unread = view.slot is not None and view.slot.is_unread
+        self._unread = (self._unread or time.monotonic()) if unread else None
         self._freshness.measured(time.time() - view.clock_us / 1e6)

@@ -36,6 +36,12 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "60s",
 }
 
+_TURNED_DOWN = "Correct the user, the password or the database in the DSN, or pg_hba.conf on the server."
+_FULL = (
+    "End connections that nobody needs, or raise max_connections on the server, or the CONNECTION LIMIT of the role or "
+    "the database."
+)
+
 
 def connect(
     conninfo: str, *, name: str, autocommit: bool = False, session: Mapping[str, str] | None = None
@@ -79,9 +85,10 @@ def _unreachable(text: str, conninfo: str) -> UnreachableError:
     # libpq reports a refused login by text alone: "connection to server at ... failed: FATAL:  <why>".
     _, refused, why = text.partition("FATAL:")
     if refused:
+        full = "too many" in why or "remaining connection slots" in why
         return UnreachableError(
             f"PostgreSQL at {where(conninfo)} turned the connection down: {_first_line(why)}.",
-            remedy="Correct the user, the password or the database in the DSN, or pg_hba.conf on the server.",
+            remedy=_FULL if full else _TURNED_DOWN,
         )
     return UnreachableError(
         f"PostgreSQL at {where(conninfo)} does not answer: {_first_line(text.rpartition('failed:')[2])}.",

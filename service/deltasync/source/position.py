@@ -22,6 +22,11 @@ class SlotState(msgspec.Struct, frozen=True):
     active: bool
     invalidation_reason: str | None
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether nobody reads it who could."""
+        return not self.active and self.wal_status != "lost" and self.invalidation_reason is None
+
 
 def current_lsn(connection: Connection[TupleRow]) -> int:
     """The end of the WAL written so far: everything committed before the call lies before it.

@@ -7,6 +7,7 @@ from deltasync.connect.status import State, Status, Unit
 from deltasync.connect.supervise import (
     BACKOFF_S,
     BACKOFF_S_MAX,
+    UNREAD_S_MAX,
     Action,
     Memory,
     Verdict,
@@ -73,6 +74,23 @@ def test_lasting_failure_that_comes_back_is_told_again() -> None:
     memory, _ = run(Memory(), status(GONE), NOW)
     memory, _ = run(memory, status(""), NOW + 1)
     assert run(memory, status(GONE), NOW + 2)[1] is Verdict.LEFT
+
+
+def test_a_task_that_does_not_read_its_slot_is_restarted_again_and_again() -> None:
+    """Only while it streams, and says that it runs: in its snapshot nobody reads the slot either."""
+    at = []
+    memory = Memory(streaming=True)
+    for now in range(220):
+        memory, action = judge(memory, status(""), NOW + now, NOW + 1)
+        if action is not None:
+            assert action.verdict is Verdict.RESTARTED
+            at.append(now)
+    assert at == [1 + UNREAD_S_MAX, 1 + 3 * UNREAD_S_MAX, 1 + 7 * UNREAD_S_MAX]
+    late = NOW + UNREAD_S_MAX
+    assert judge(Memory(streaming=True), status(""), late - 1, NOW)[1] is None
+    assert judge(Memory(streaming=True), status(""), late, None)[1] is None
+    assert judge(Memory(), status(""), late, NOW)[1] is None
+    assert judge(Memory(streaming=True), Status("c", Unit(State.PAUSED)), late, NOW)[1] is None
 
 
 def snapshot(lsn: int) -> list[Offset]:

@@ -127,6 +127,9 @@ def test_each_reason_alone(facts: Facts, expected: str) -> None:
         (WELL._replace(connector=Reading(Status("c", Unit(Task.PAUSED)), NOW)), "connector is paused"),
         (WELL._replace(connector=Reading(Status("c", Unit(Task.RUNNING)), NOW)), "running without a task"),
         (WELL, "does not pass changes on"),
+        (with_slot("reserved"), "nobody reads its slot"),
+        (with_slot("lost"), "does not pass changes on"),
+        (with_slot("reserved")._replace(proven=False), "The initial snapshot is running"),
     ],
 )
 def test_why_the_canary_stands_still(facts: Facts, expected: str) -> None:

@@ -18,6 +18,8 @@ import psycopg
 import pytest
 from tests.flow import Flow, until
 
+from deltasync.source.setup import setup as source_setup
+
 SCHEMA = """
     CREATE SCHEMA shop;
     CREATE TABLE shop.orders (id int PRIMARY KEY, total numeric, day date, big text);
@@ -105,12 +107,6 @@ def snapshot(flow: Flow, *arguments: str, code: int = 0) -> dict[str, Any]:
     return found
 
 
-def state(flow: Flow) -> tuple[object, bool]:
-    """Of the newest snapshot, and whether a chunk of it was read."""
-    found = json.loads(flow.cli("snapshot", "status", "--json"))
-    return found["state"], any(table["chunks"] for table in found["tables"])
-
-
 def marks(flow: Flow) -> int:
     """The ends of chunks that were read."""
     return len([row for row in flow.rows(flow.source, "deltasync.signal") if "-open" in row or "-close" in row])
@@ -149,10 +145,13 @@ def test_rows_come_back_among_changes(flow: Flow, consistency: str) -> None:
 
 @pytest.mark.timeout(300)
 def test_paused_stopped_failed_and_refused(flow: Flow) -> None:
-    flow.set_up(SCHEMA, incremental__snapshot__chunk__size="10")
+    flow.set_up(SCHEMA, incremental__snapshot__chunk__size="2")
     flow.start_settled()
     flow.wait_equal("shop.orders", "shop.items")
     flow.replica.execute("DELETE FROM shop.orders WHERE id > 2900")
+    flow.source.execute(f"ALTER PUBLICATION {flow.settings.publication} DROP TABLE deltasync.signal")
+    assert "Run deltasync source setup" in flow.cli("snapshot", "start", "shop.items", code=1)
+    source_setup(flow.settings)
     assert "No snapshot goes on" in flow.cli("snapshot", "pause", code=1)
 
     failed = snapshot(flow, "start", "shop.orders", "--where", "id / (id - 2950) > 1", code=1)
@@ -163,7 +162,7 @@ def test_paused_stopped_failed_and_refused(flow: Flow) -> None:
     assert "Did you mean shop.items?" in flow.cli("snapshot", "start", "shop.item", code=2)
 
     with Started(flow, "shop.orders") as start:
-        until(lambda: state(flow) == ("running", True), "it reads")
+        until(lambda: ", chunk " in start.said, "it reads")
         assert snapshot(flow, "pause")["state"] == "paused"
         start.process.send_signal(signal.SIGINT)
         assert (start.ended(), "deltasync snapshot stop ends it" in start.said) == (130, True), start.said
@@ -176,5 +175,14 @@ def test_paused_stopped_failed_and_refused(flow: Flow) -> None:
     assert "it was stopped before" in flow.cli("snapshot", "status", "--follow", code=1)
 
     found = snapshot(flow, "start", "shop.orders", "--where", "id > 2950 -- and no more")
-    assert [(table["rows"], table["chunks"]) for table in found["tables"]] == [(50, 5)]
+    assert [(table["rows"], table["chunks"]) for table in found["tables"]] == [(50, 25)]
     assert flow.count("shop.orders") == 2950
+
+    # Of a paused one a connector that is restarted reads on.
+    with Started(flow, "shop.items") as start:
+        until(lambda: ", chunk " in start.said, "it reads")
+        assert snapshot(flow, "pause")["state"] == "paused"
+        flow.source.execute("TRUNCATE shop.items")
+        restart(flow)
+        assert start.ended() == 3, start.said
+    assert "shop.items: it was truncated" in start.said

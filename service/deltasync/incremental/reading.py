@@ -66,12 +66,13 @@ class TableRead(msgspec.Struct):
 
 
 class Reading(msgspec.Struct):
-    """One snapshot, the newest one."""
+    """One snapshot, the newest one. `told_ms` is when it was last told of, by Connect's clock, since 1970."""
 
     id: str
     state: State = State.RUNNING
     tables: dict[str, TableRead] = {}
     last_key: str = ""
+    told_ms: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -108,6 +109,8 @@ def read(values: Iterable[bytes], reading: Reading | None = None) -> Reading | N
             continue
         if notice.aggregate_type == _AGGREGATE:
             reading = _noticed(reading, notice)
+            if reading is not None:
+                reading.told_ms = notice.timestamp
     return reading
 
 

@@ -42,6 +42,8 @@ _TELL_EVERY_S = 1.0
 _AWAY_S_MAX = 60.0
 # A signal takes effect between two chunks.
 _OBEYED_S_MAX = 60.0
+# By then Connect has stored the connector's offsets, at intervals that are a minute by default.
+_STORED_S_MAX = 180.0
 _IN_OFFSETS = "incremental_snapshot_collections"
 
 
@@ -154,7 +156,7 @@ def order(parts: Parts, send: Callable[[Settings, psycopg.Connection], None], wa
     Raises RefusedError where none goes on, or it is over meanwhile, and UnreachableError where no answer comes.
     """
     before = parts.notices.newest()
-    if before is None or not _goes_on(parts, before):
+    if before is None or before.state is State.ENDED:
         raise RefusedError("No snapshot goes on.", remedy="deltasync snapshot status tells how the last one ended.")
     send(parts.settings, parts.source)
     until = time.monotonic() + _OBEYED_S_MAX
@@ -204,6 +206,8 @@ def _goes_on(parts: Parts, reading: Reading) -> bool:
     """True where a snapshot is not over, and the connector, whose offsets may have been reset, knows of it."""
     if reading.state is State.ENDED:
         return False
+    if time.time() - reading.told_ms / 1000 < _STORED_S_MAX:
+        return True
     offsets = parts.client.offsets(parts.settings.connector)
     return any(_IN_OFFSETS in (found.offset or {}) for found in offsets)
 

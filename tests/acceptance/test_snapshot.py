@@ -18,6 +18,8 @@ import psycopg
 import pytest
 from tests.flow import Flow, until
 
+from deltasync.incremental import run, signals
+from deltasync.incremental.reading import State
 from deltasync.source.setup import setup as source_setup
 
 SCHEMA = """
@@ -167,8 +169,9 @@ def test_paused_stopped_failed_and_refused(flow: Flow) -> None:
         start.process.send_signal(signal.SIGINT)
         assert (start.ended(), "deltasync snapshot stop ends it" in start.said) == (130, True), start.said
     assert "Another snapshot is not over" in flow.cli("snapshot", "start", "shop.items", code=1)
-    assert snapshot(flow, "resume")["state"] == "running"
-    snapshot(flow, "pause")
+    with run.opened(flow.settings) as parts:  # a command of its own might come too late
+        assert run.order(parts, signals.resume, State.RUNNING).state is State.RUNNING
+        run.order(parts, signals.pause, State.PAUSED)
     stopped = snapshot(flow, "stop")
     assert [table["status"] for table in stopped["tables"]] == ["STOPPED"]
     assert flow.count("shop.orders") < 3000

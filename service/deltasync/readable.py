@@ -10,7 +10,7 @@ from deltasync import keyless
 from deltasync.change import Change, Op, Partition
 from deltasync.debezium.keys import RowKeys
 from deltasync.debezium.rows import RowDecoder, row_decoder
-from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES
+from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES, SIGNAL
 from deltasync.debezium.stock import StockForm
 from deltasync.errors import DeltasyncError, RecordError
 from deltasync.table import SourceTable, Table, TableId, Version
@@ -77,6 +77,8 @@ class Tables:
         order in several partitions, and BlockedError where it is from behind a change that the replica's table
         has not seen.
         """
+        if change.table == SIGNAL:
+            return None
         if change.table in self._next and not _is_before(change, self._next[change.table]):
             raise BlockedError(self._at_change(change, is_spread=is_spread))
         known = self.known.get(change.table)

@@ -133,7 +133,7 @@ def test_a_source_of_version_1_is_migrated(source: Source) -> None:
     source.setup()
     source.admin.execute("""
         ALTER TABLE deltasync.pipeline DROP COLUMN raw_text, DROP COLUMN keyless;
-        ALTER TABLE deltasync.carried_type DROP COLUMN needs; DROP TABLE deltasync.skipping_table;
+        ALTER TABLE deltasync.carried_type DROP COLUMN needs; DROP TABLE deltasync.skipping_table, deltasync.signal;
         UPDATE deltasync.source_version SET version = 1
     """)
     with_converter = source.settings.connect.model_copy(update={"raw_text": True})
@@ -141,6 +141,8 @@ def test_a_source_of_version_1_is_migrated(source: Source) -> None:
 
     assert source.admin.execute("SELECT version FROM deltasync.source_version").fetchone() == (VERSION,)
     assert source.admin.execute("SELECT raw_text FROM deltasync.pipeline").fetchone() == (True,)
+    signals = "SELECT rowfilter FROM pg_publication_tables WHERE tablename = 'signal'"
+    assert source.settings.pipeline in str(source.admin.execute(signals).fetchone())
     source.admin.execute("CREATE TABLE shop.opening (id int PRIMARY KEY, at timetz, on_days bool[])")
     assert source.newest("opening") == ("ddl", True, True, None)
 
@@ -175,6 +177,7 @@ def test_an_hourly_beat_prunes_what_is_old_and_superseded(source: Source) -> Non
     source.admin.execute("ALTER TABLE shop.customer ADD COLUMN a int; DROP TABLE shop.keyless")
     source.admin.execute("UPDATE deltasync.schema_log SET logged_at = now() - interval '31 days'")
     names = source.settings.pipeline, source.settings.publication, source.settings.slot
+    source.admin.execute("INSERT INTO deltasync.signal VALUES ('a-open', ''), ('b-close', ''), ('p:1', 'stop')")
     position.beat(source.admin, *names)
     assert len(source.log("customer")) == 2
     source.admin.execute("UPDATE deltasync.canary SET beat_at = now() - interval '2 hours'")
@@ -182,6 +185,7 @@ def test_an_hourly_beat_prunes_what_is_old_and_superseded(source: Source) -> Non
 
     assert source.log("customer") == [("ddl", True, True, None)]
     assert source.log("keyless") == []
+    assert source.admin.execute("SELECT id FROM deltasync.signal").fetchall() == [("p:1",)]
     assert source.log("visit") == [("announce", True, True, None)]
 
 

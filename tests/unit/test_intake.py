@@ -252,6 +252,14 @@ def test_records_from_before_the_converter_are_read_in_their_own_form() -> None:
     assert "from before Connect had the raw-text converter" in cut.error.what
 
 
+def test_signals_to_the_connector_are_passed_over() -> None:
+    """What is asked of it, its marks, and those that are deleted: no table of the replica holds them."""
+    signals = [record(envelope(op, schema="deltasync", table="signal"), n) for n, op in enumerate("crd")]
+    found = take(signals, {P0: Progress()}, _tables())
+
+    assert ([(one.offset, one.change) for one in found.taken], found.cuts) == ([(0, None), (1, None), (2, None)], {})
+
+
 def test_a_snapshot_behind_one_that_died_begins_with_an_empty_table() -> None:
     """Not behind streamed changes, nor in an incremental one, nor for control tables: theirs holds other rows, too."""
     tables = _tables(t=described())

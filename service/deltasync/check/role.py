@@ -47,6 +47,7 @@ class Facts(NamedTuple):
     settings: Mapping[Place, Mapping[str, str]]
     connect: bool
     beat: bool
+    signal: bool
     unusable: tuple[str, ...]
     unreadable: tuple[TableId, ...]
 
@@ -61,7 +62,8 @@ def read(connection: Connection[TupleRow], pipeline: Pipeline, role: str) -> Fac
                         AND NOT has_schema_privilege(r.oid, n.oid, 'USAGE') ORDER BY 1),
                (SELECT has_function_privilege(r.oid, p.oid, 'EXECUTE') FROM pg_proc p
                   JOIN pg_namespace n ON n.oid = p.pronamespace
-                 WHERE n.nspname = 'deltasync' AND p.proname = 'beat')
+                 WHERE n.nspname = 'deltasync' AND p.proname = 'beat'),
+               has_table_privilege(r.oid, to_regclass('deltasync.signal'), 'INSERT')
           FROM pg_roles r WHERE rolname = %(role)s
     """
     schemas = [*pipeline.schemas, "deltasync"]
@@ -80,6 +82,7 @@ def read(connection: Connection[TupleRow], pipeline: Pipeline, role: str) -> Fac
         connect=row[6],
         unusable=tuple(row[7]),
         beat=row[8] is not False,
+        signal=row[9] is not False,
         unreadable=_unreadable(connection, pipeline, role),
     )
 
@@ -206,11 +209,12 @@ def _rights(facts: Facts) -> Iterator[Finding]:
     missing = [] if facts.connect else [(f"ON DATABASE {quoted(facts.database)}", "CONNECT")]
     missing += [(f"ON SCHEMA {quoted(schema)}", "USAGE") for schema in facts.unusable]
     missing += [] if facts.beat else [("ON FUNCTION deltasync.beat(text, text, text)", "EXECUTE")]
+    missing += [] if facts.signal else [("ON deltasync.signal", "INSERT")]
     for where, right in missing:
         yield _found(
             Gravity.REFUSED,
             f"The role {facts.name} lacks {right} {where.replace(chr(34), '')}.",
-            "The connector or its heartbeat would fail.",
+            "The connector, its heartbeat or `deltasync snapshot` would fail.",
             f"GRANT {right} {where} TO {name};",
         )
     for table in facts.unreadable:

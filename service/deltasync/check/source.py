@@ -212,6 +212,9 @@ def _published(facts: Facts, pipeline: Pipeline) -> Iterator[Finding]:
             f"ALTER PUBLICATION {pipeline.publication} SET (publish = 'insert, update, delete, truncate',"
             " publish_via_partition_root = true);",
         )
+    if "signal" not in facts.installed.published:
+        why = "The connector does not see what it is asked: `deltasync snapshot` refuses."
+        yield _found(Gravity.WARNING, f"The publication {pipeline.publication} lacks deltasync.signal.", why, _SETUP)
     for table in publication.partial:
         yield _found(
             Gravity.REFUSED,

@@ -33,6 +33,7 @@ _COMMANDS = (
     "wait",
     "compare",
     "resync",
+    "snapshot",
     "recover",
     "settings",
     "demo",

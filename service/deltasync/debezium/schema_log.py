@@ -12,9 +12,10 @@ from deltasync.table import Table, TableId
 
 SCHEMA_LOG = TableId("deltasync", "schema_log")
 CANARY = TableId("deltasync", "canary")
+SIGNAL = TableId("deltasync", "signal")
 # The tag of an entry by which a heartbeat fills a hole.
 _TOLD_LATER = "HEARTBEAT"
-CONTROL_TABLES = frozenset({SCHEMA_LOG, CANARY})
+CONTROL_TABLES = frozenset({SCHEMA_LOG, CANARY, SIGNAL})
 
 
 class SchemaEvent(NamedTuple):

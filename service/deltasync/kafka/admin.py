@@ -71,6 +71,18 @@ class Admin:
             p: Log(described[p.topic].id, starts[p], ends[p], described[p.topic].partitions) for p in sorted(partitions)
         }
 
+    def bounds(self, partition: Partition) -> tuple[int, int]:
+        """Of any partition, the pipeline's or not: the first offset kept, the next one written; 0 where it is not."""
+        try:
+            topic = self._admin.list_topics(timeout=_TIMEOUT_S).topics.get(partition.topic)
+        except KafkaException as error:
+            raise _unreachable(error) from None
+        if topic is None or partition.number not in topic.partitions:
+            return 0, 0
+        both = (self._offsets([partition], which()) for which in (OffsetSpec.earliest, OffsetSpec.latest))  # type: ignore[no-untyped-call]
+        start, end = (found[partition] for found in both)
+        return start, end
+
     def _offsets(self, partitions: Iterable[Partition], which: OffsetSpec) -> dict[Partition, int]:
         asked = {TopicPartition(*partition): which for partition in partitions}
         if not asked:

@@ -58,7 +58,8 @@ def publication_digest(connection: Connection[TupleRow], publication: str) -> st
     query = """
         SELECT md5(coalesce(string_agg(name, ',' ORDER BY name COLLATE "C"), ''))
           FROM (SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) AS name
-                  FROM pg_publication_tables WHERE pubname = %s) AS t
+                  FROM pg_publication_tables
+                 WHERE pubname = %s AND (schemaname, tablename) <> ('deltasync', 'signal')) AS t
     """
     row = connection.execute(query, [publication]).fetchone()
     return str(row[0]) if row else ""

@@ -29,7 +29,8 @@ def template_variables(settings: Settings) -> dict[str, str]:
 def _published(settings: Settings) -> list[str]:
     with connect(settings.source.conninfo() or "", name="connectors") as source:
         rows = source.execute(
-            "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s ORDER BY 1",
+            "SELECT schemaname || '.' || tablename FROM pg_publication_tables"
+            " WHERE pubname = %s AND (schemaname, tablename) <> ('deltasync', 'signal') ORDER BY 1",
             [settings.publication],
         ).fetchall()
     return [pattern(name) for (name,) in rows]

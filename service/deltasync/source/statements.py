@@ -12,7 +12,7 @@ from deltasync.postgres.catalog import describe_sql
 from deltasync.postgres.types import CARRIED
 from deltasync.table import TableId
 
-VERSION = 4
+VERSION = 5
 
 # Each changes the text in which Debezium reads a value, when it is set otherwise on the server.
 READER_SETTINGS: Mapping[str, str] = {
@@ -24,7 +24,10 @@ READER_SETTINGS: Mapping[str, str] = {
 }
 Query = sql.SQL | sql.Composed
 
-_OURS = sql.SQL("deltasync.canary, deltasync.schema_log")
+_OURS = sql.SQL("deltasync.canary, deltasync.schema_log, deltasync.signal")
+# Two pipelines of a database share the table: of signals each has its own. The connectors' marks have names that nobody
+# chose, and are nothing to a connector that did not make them.
+_FILTERED = "deltasync.signal WHERE (split_part(id, ':', 1) = {} OR id ~ '-(open|close)$')"
 
 
 class Reader(NamedTuple):
@@ -133,6 +136,7 @@ def _membership(pipeline: Pipeline, reader: Reader, installed: Installed) -> Ite
         schemas = sql.SQL(", ").join(sql.Identifier(schema) for schema in (*pipeline.schemas, "deltasync"))
         yield _shown(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schemas, name))
         yield _shown(sql.SQL("GRANT SELECT ON {}, deltasync.source_version TO {}").format(_OURS, name))
+        yield _shown(sql.SQL("GRANT INSERT ON deltasync.signal TO {}").format(name))
         yield _shown(sql.SQL("GRANT EXECUTE ON FUNCTION deltasync.beat(text, text, text) TO {}").format(name))
     yield _statement(
         "INSERT INTO deltasync.pipeline (pipeline, publication, slot, reader, raw_text, keyless)"
@@ -159,18 +163,22 @@ def _membership(pipeline: Pipeline, reader: Reader, installed: Installed) -> Ite
 
 def _publication(pipeline: Pipeline, installed: Installed) -> Iterator[Statement]:
     name = sql.Identifier(pipeline.publication)
+    ours: dict[str, Query] = {
+        "canary": sql.SQL("deltasync.canary"),
+        "schema_log": sql.SQL("deltasync.schema_log"),
+        "signal": sql.SQL(_FILTERED).format(sql.Literal(pipeline.name)),
+    }
     if not installed.publication:
         create = "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)"
-        yield _shown(sql.SQL(create).format(name, _OURS))
+        yield _shown(sql.SQL(create).format(name, sql.SQL(", ").join(ours.values())))
         return
     options = (
         "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"
     )
     yield _shown(sql.SQL(options).format(name))
-    for table in ("canary", "schema_log"):
+    for table, published in ours.items():
         if table not in installed.published:
-            add = "ALTER PUBLICATION {} ADD TABLE {}"
-            yield _shown(sql.SQL(add).format(name, sql.Identifier("deltasync", table)))
+            yield _shown(sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(name, published))
 
 
 def _statement(text: LiteralString, *values: object) -> Statement:

@@ -134,7 +134,8 @@ def _steps(found: _Installed, pipeline: str) -> Iterator[_Step]:
 def _entries(pipeline: str) -> Iterator[_Step]:
     """What is said of this pipeline in the tables that it shares."""
     captured = "schema_name IN (SELECT name FROM deltasync.captured_schema WHERE pipeline = {})"
-    for table, which in {**dict.fromkeys(_BY_SCHEMA, captured), **dict.fromkeys(_BY_PIPELINE, "pipeline = {}")}.items():
+    by_schema, by_pipeline = dict.fromkeys(_BY_SCHEMA, captured), dict.fromkeys(_BY_PIPELINE, "pipeline = {}")
+    for table, which in {**by_schema, "signal": "split_part(id, ':', 1) = {}", **by_pipeline}.items():
         condition = sql.SQL(which).format(sql.Literal(pipeline))
         delete = sql.SQL("DELETE FROM {} WHERE {}").format(sql.Identifier("deltasync", table), condition)
         yield _Step(delete, f"entries of deltasync.{table}")

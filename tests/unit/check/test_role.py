@@ -22,6 +22,7 @@ FACTS = Facts(
     settings={ROLE: PINNED},
     connect=True,
     beat=True,
+    signal=True,
     unusable=(),
     unreadable=(),
 )

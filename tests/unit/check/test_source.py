@@ -17,7 +17,7 @@ SERVER = Server(18, "logical", True, 1, 1, ("shop",), (), False, ())  # noqa: FB
 SLOT = SlotState(1, 1, 0, "reserved", active=True, invalidation_reason=None)
 FACTS = Facts(
     server=SERVER,
-    installed=Installed(version=VERSION, role=True, publication=True),
+    installed=Installed(version=VERSION, role=True, publication=True, published=("canary", "schema_log", "signal")),
     view=View(0, True, SLOT, ()),  # noqa: FBT003
     standby=False,
     wal_keep_mb=4096,
@@ -46,6 +46,7 @@ def test_a_source_as_it_should_be_has_no_finding() -> None:
         (FACTS._replace(wal_keep_mb=-1), "note", "max_slot_wal_keep_size", "SET max_slot_wal_keep_size"),
         (FACTS._replace(slot_timeout=60), "warning", "idle_replication_slot_timeout", "timeout = 0;"),
         (FACTS._replace(installed=Installed(), publication=None), "note", "not set up", "source setup"),
+        (FACTS._replace(installed=FACTS.installed._replace(published=())), "warning", "signal", "source setup"),
         (FACTS._replace(publication=None), "refused", "publication shop is missing", "source setup"),
         (FACTS._replace(view=_slot("lost")), "refused", "invalidated", "Start anew"),
         (FACTS._replace(view=_slot("reserved", why="idle_timeout")), "refused", "idle_timeout", "Start anew"),

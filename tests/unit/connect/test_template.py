@@ -54,7 +54,7 @@ def test_shipped_connector_is_found_and_filled() -> None:
 
 def test_schemas_are_a_pattern_of_exactly_these_names() -> None:
     (connector,) = load([], VARIABLES)
-    assert connector.config["table.include.list"] == r"deltasync[.](schema_log|canary),(shop|a\.b\,c)[.].*"
+    assert connector.config["table.include.list"] == r"deltasync[.](schema_log|canary|signal),(shop|a\.b\,c)[.].*"
 
 
 @pytest.mark.parametrize("name", ["DELTASYNC_UNAVAILABLE_VALUE", "DELTASYNC_CONNECT_SOURCE_PASSWORD"])

@@ -7,7 +7,8 @@ from deltasync.table import TableId
 
 PIPELINE = Pipeline("shop", "shop", "shop", ("shop", 'odd "name"'), (TableId("shop", "it's.this"),))
 READER = Reader('read"er', "SCRAM-SHA-256$verifier", admin=False)
-DONE = Installed(VERSION, True, {k.lower(): v for k, v in READER_SETTINGS.items()}, True, ("canary", "schema_log"))  # noqa: FBT003
+_PUBLISHED = ("canary", "schema_log", "signal")
+DONE = Installed(VERSION, True, {k.lower(): v for k, v in READER_SETTINGS.items()}, True, _PUBLISHED)  # noqa: FBT003
 
 
 def _text(reader: Reader = READER, installed: Installed = DONE) -> str:
@@ -36,7 +37,7 @@ def test_what_is_there_is_not_made_again() -> None:
 
     assert not any(
         made in text
-        for made in ("CREATE SCHEMA IF", "CREATE TABLE deltasync", "CREATE ROLE", "ALTER ROLE", 'ADD TABLE "')
+        for made in ("CREATE SCHEMA IF", "CREATE TABLE deltasync", "CREATE ROLE", "ALTER ROLE", "ADD TABLE deltasync")
     )
     assert "CREATE PUBLICATION" not in text
 
@@ -45,8 +46,19 @@ def test_a_setting_that_was_changed_is_pinned_again_and_a_lost_table_added() -> 
     text = _text(installed=DONE._replace(role_settings={"timezone": "Asia/Tokyo"}, published=("canary",)))
 
     assert """ALTER ROLE "read""er" SET "TimeZone" = 'UTC'""" in text
-    assert 'ALTER PUBLICATION "shop" ADD TABLE "deltasync"."schema_log"' in text
-    assert 'ADD TABLE "deltasync"."canary"' not in text
+    assert 'ALTER PUBLICATION "shop" ADD TABLE deltasync.schema_log' in text
+    assert "ADD TABLE deltasync.canary" not in text
+
+
+def test_a_pipeline_hears_its_own_signals_alone() -> None:
+    """Whether its publication is made, or was there before there were signals."""
+    which = """deltasync.signal WHERE (split_part(id, ':', 1) = 'shop' OR id ~ '-(open|close)$')"""
+
+    assert which in _text(installed=Installed())
+    assert f'ALTER PUBLICATION "shop" ADD TABLE {which}' in _text(
+        installed=DONE._replace(version=4, published=("canary", "schema_log"))
+    )
+    assert "GRANT INSERT ON deltasync.signal" in _text()
 
 
 def test_an_administrator_who_reads_himself_is_granted_nothing() -> None:

@@ -456,7 +456,8 @@ END
 $body$;
 
 -- The connector's heartbeat: what it writes travels like any row, so the replica learns what Connect's RUNNING
--- does not tell. Once an hour it forgets what the log holds beyond 30 days and a newer entry supersedes.
+-- does not tell. Once an hour it forgets what the log holds beyond 30 days and a newer entry supersedes, and Debezium's
+-- marks, which are read from the source's log. The digest leaves their table out, since a pipeline may not have it yet.
 CREATE OR REPLACE FUNCTION deltasync.beat(pipeline text, publication text, slot text) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
   SELECT deltasync.fill_holes();
@@ -467,6 +468,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
           OR EXISTS (SELECT FROM deltasync.schema_log newer
                       WHERE newer.schema_name = l.schema_name AND newer.table_name = l.table_name
                         AND newer.id > l.id AND newer.event <> 'hole'));
+  DELETE FROM deltasync.signal
+   WHERE date_trunc('hour', now()) > (SELECT c.beat_at FROM deltasync.canary c WHERE c.pipeline = $1)
+     AND id ~ '-(open|close)$';
   INSERT INTO deltasync.canary AS c (pipeline, beat, beat_at, publication_digest, publication_tables,
                                      slot_wal_status, system_identifier, timeline)
   SELECT $1, 1, clock_timestamp(), md5(coalesce(string_agg(t.name, ',' ORDER BY t.name COLLATE "C"), '')),
@@ -475,7 +479,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
          (SELECT system_identifier::text FROM pg_control_system()),
          ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
     FROM (SELECT quote_ident(p.schemaname) || '.' || quote_ident(p.tablename) AS name
-            FROM pg_publication_tables p WHERE p.pubname = $2) t
+            FROM pg_publication_tables p
+           WHERE p.pubname = $2 AND (p.schemaname, p.tablename) <> ('deltasync', 'signal')) t
   ON CONFLICT (pipeline) DO UPDATE
      SET beat = c.beat + 1, beat_at = excluded.beat_at, publication_digest = excluded.publication_digest,
          publication_tables = excluded.publication_tables, slot_wal_status = excluded.slot_wal_status,

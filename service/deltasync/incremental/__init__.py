@@ -1,0 +1,1 @@
+"""Tables, or parts of them, that Debezium reads again among the changes: its incremental snapshots."""

@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 _BACKOFF_S = (0.2, 10.0)
 # The pause between tries of a table that others have locked: while a try lasts, new readers wait behind it.
 _LOCKED_S = (1.0, 30.0)
+# How soon a worker hears that the drop of a table was approved.
+_WORD_EVERY_S = 2.0
 # So long a row may be ahead of the schema log's entry that gives the replica what it needs.
 _EARLY_S = 10.0
 
@@ -63,6 +65,7 @@ class Pipeline:
         self._polled: Sequence[Record] = ()
         self._early: dict[Partition, tuple[int, float]] = {}  # records that the replica refuses, and since when
         self._locked: dict[Due, tuple[float, float]] = {}  # tables locked by others: tried when, again after
+        self._asked_at = 0.0
         self.failing: str | None = None
         self._failing_since: float | None = None
         self._failed_at = 0.0
@@ -106,10 +109,18 @@ class Pipeline:
 
     def _look_around(self) -> None:
         self._assignment.look_around()
-        if self._assignment.is_waiting():
+        if self._assignment.is_waiting() or self._may_be_approved():
             self._read_tables()
             self._assignment.wake(self._tables)
         self._change_tables()
+
+    def _may_be_approved(self) -> bool:
+        """True where a drop waits for an operator, and it is time to see: no row need ever come behind it."""
+        now = self._lifecycle.clock()
+        if not self._tables.await_word or now - self._asked_at < _WORD_EVERY_S:
+            return False
+        self._asked_at = now
+        return True
 
     def _change_tables(self) -> None:
         """Have the replica's tables follow the source's where it is time, each again later where its lock is taken."""
@@ -123,7 +134,7 @@ class Pipeline:
             if now - tried_at < pause_s:
                 continue
             self._lifecycle.turns(within_s=APPLY_S_MAX)
-            if not self._replica.carry_out(due, claims):
+            if not self._replica.carry_out(due, claims, self._assignment.logs):
                 self._locked[due] = self._lifecycle.clock(), min(max(2 * pause_s, _LOCKED_S[0]), _LOCKED_S[1])
             self._read_tables()
 

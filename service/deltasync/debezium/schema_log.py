@@ -51,6 +51,11 @@ class _Row(msgspec.Struct):
 _row = msgspec.json.Decoder(_Row)
 
 
+def _is_told_at_once(row: _Row) -> bool:
+    """True for what the DDL itself wrote. A name may also be gone for a rename, or a move: that is no drop."""
+    return row.tag.startswith("DROP ") if row.event == "drop" else row.event == "ddl" and row.tag != _TOLD_LATER
+
+
 def schema_event(change: Change) -> SchemaEvent | None:
     """The event that a change of the log carries; None for a delete: the log was pruned.
 
@@ -75,6 +80,6 @@ def schema_event(change: Change) -> SchemaEvent | None:
         complete=row.complete is not False,
         reason=row.reason,
         description=description,
-        lsn=change.position.seq1 if row.event == "ddl" and row.tag != _TOLD_LATER and change.op is Op.CREATE else None,
+        lsn=change.position.seq1 if _is_told_at_once(row) and change.op is Op.CREATE else None,
         at_us=change.position.committed_us,
     )

@@ -74,6 +74,7 @@ def accept(connection: sa.Connection, pipeline: str, reason: str) -> Unaccepted:
             by_hand.audit(connection, pipeline, partition, (here, here), reason)
     if accepted.refused is not None:
         connection.execute(sa.delete(source_canary).where(source_canary.c.pipeline == pipeline))
+        connection.execute(sa.update(source_table).where(is_ours).values(gone_lsn=None))
     return accepted
 
 

@@ -16,10 +16,10 @@ from deltasync.errors import FencedError, GapError, RecordError, RefusedError, S
 from deltasync.parking import Letter, Parked, Void
 from deltasync.plan import TablePlan
 from deltasync.policy import Ddl
-from deltasync.ports import Batch, Steps
+from deltasync.ports import Batch, Logs, Steps
 from deltasync.progress import Claim, Progress, placed
 from deltasync.readable import Due
-from deltasync.replica import evolve
+from deltasync.replica import dropping, evolve
 from deltasync.replica.changes import guessed, same
 from deltasync.replica.constraints import NONE, Constraints, parents_first
 from deltasync.replica.ledger import added, fenced, recreated
@@ -92,6 +92,18 @@ class Database:
                 self.missing[id_] = f"{self.missing.get(id_, '')} {told.hole}".strip()
                 self.source_tables[id_] = table._replace(complete=False)
 
+    def drop(self, id_: TableId, known: SourceTable, logs: Logs) -> SourceTable:
+        """Carry out the drop of a table (see `dropping.drop`)."""
+        self.tables.pop(id_, None)
+        self.letters = [(topic_id, letter) for topic_id, letter in self.letters if letter.table != id_]
+        every = {p: of_topic for p, of_topic in self.ledger.items() if p.topic.endswith(f".{id_}")}
+        claims = {p: [Claim(topic_id, found[topic_id]) for topic_id in found] for p, found in every.items()}
+        early = dropping.early_logs(claims, known.pending[0], logs)
+        for partition, log in early.items():
+            every[partition][log.topic_id] = Progress(log.start_offset)
+        self.audit += claims
+        return dropping.gone(known, known.pending[0], early.values())
+
     def refit(self, table: Table) -> None:
         """Make a table what the source's is, by hand, and release it (see `setup._refit`)."""
         self.tables[table.id] = self.tables[table.id].refitted(table)
@@ -153,12 +165,14 @@ class Replica:
         self._at("committed")
         return written
 
-    def carry_out(self, due: Due, claims: Mapping[Partition, Claim]) -> bool:
+    def carry_out(self, due: Due, claims: Mapping[Partition, Claim], logs: Logs) -> bool:
         self._begin()
         try:
-            self._fence(claims)
+            self._fence({} if due.drops else claims)
             known = self._database.source_tables.get(due.table)
             if known is not None and known.pending and known.pending[0].log_id == due.log_id:
+                if due.drops:
+                    known = self._database.drop(due.table, known, logs)
                 self._database.source_tables[due.table] = _advance(self._database.tables, known, at_cut=bool(claims))
         finally:
             self.close()
@@ -315,10 +329,10 @@ def _beat(row: Row) -> Beat:
 
 def _followed(tables: dict[TableId, MemoryTable], table: SourceTable, before: SourceTable | None) -> SourceTable:
     """See `pending.followed`."""
-    if not table.captured or table.dropped or table.description is None:
-        return table
     if table.pending:
         return _advance(tables, table)
+    if not table.captured or table.dropped or table.description is None:
+        return table
     if table.description == (before and before.description):
         return table
     was_held = table.held is not None or (before is not None and before.held is not None)
@@ -327,12 +341,13 @@ def _followed(tables: dict[TableId, MemoryTable], table: SourceTable, before: So
 
 def _advance(tables: dict[TableId, MemoryTable], table: SourceTable, *, at_cut: bool = False) -> SourceTable:
     """See `pending.advance`."""
-    while table.pending and table.description is not None:
+    while table.pending:
         version = table.pending[0]
-        if version.action != "apply" or not (version.anytime or at_cut):
+        new = version.description
+        if new is None or version.action != "apply" or not (version.anytime or at_cut):
             break
-        new, existing = version.description, tables[version.description.id]
-        pairs = [(old.name, same(old, new)) for old in table.description.columns]
+        existing = tables.setdefault(new.id, MemoryTable(new))
+        pairs = [(old.name, same(old, new)) for old in (table.description or new).columns]
         tables[new.id] = existing.changed(new, {old: now.name for old, now in pairs if now is not None})
         table = table._replace(description=new, pending=table.pending[1:])
         at_cut = False

@@ -24,7 +24,7 @@ from deltasync.table import TypeName
 
 SCHEMA = "deltasync"
 # Raised with every change of the tables below; `replica setup` migrates, `run` refuses a newer one.
-VERSION = 3
+VERSION = 4
 # What leads from the version before to this one; new tables need no statement.
 MIGRATIONS = {
     2: (
@@ -35,6 +35,10 @@ MIGRATIONS = {
         "ALTER TABLE deltasync.source_table ADD COLUMN pending jsonb NOT NULL DEFAULT '[]'",
         "ALTER TABLE deltasync.source_table ADD COLUMN missing varchar",
         "ALTER TABLE deltasync.source_canary ADD COLUMN refused varchar, ADD COLUMN doubt varchar",
+    ),
+    4: (
+        "ALTER TABLE deltasync.source_table ADD COLUMN gone_lsn bigint",
+        "ALTER TABLE deltasync.source_table ADD COLUMN gone_at_us bigint NOT NULL DEFAULT 0",
     ),
 }
 
@@ -162,6 +166,8 @@ source_table = Table(
     Column("description", JSONB),
     Column("missing", String),
     Column("pending", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    Column("gone_lsn", BigInteger),
+    Column("gone_at_us", BigInteger, nullable=False, server_default="0"),
 )
 
 # The newest canary: what the source's heartbeat saw of itself, and when that became visible here. `refused`: why

@@ -124,6 +124,9 @@ class Replica(Protocol):
     def parked(self, ids: Mapping[Partition, str]) -> dict[Partition, Parked]:
         """What was set aside of these partitions; those of which nothing was are left out."""
 
+    def settled(self) -> int:
+        """The source's transactions below this number are in Kafka, as the canary tells; 0 where it does not."""
+
     def tables(self) -> dict[TableId, SourceTable]:
         """What is known of the source's tables."""
 

@@ -70,9 +70,15 @@ class Tables:
             for id_, version in self._next.items()
             if version.anytime and version.action == "apply"
         ]
-        # Some are dropped once an operator says so.
-        pending = (version for table in known.values() for version in table.pending)
-        self.await_word = any(version.is_drop and version.action == "hold" for version in pending)
+        # Those that are to be changed once all rows from before were applied, each with the transaction that did it.
+        self.at_cut: dict[Due, int] = {
+            Due(id_, version.log_id): version.xid
+            for id_, version in self._next.items()
+            if version.action == "apply" and not version.anytime and version.xid is not None
+        }
+        # Some are changed without a row from behind that, once an operator says so.
+        held = (version for table in known.values() for version in table.pending if version.action == "hold")
+        self.await_word = any(version.is_drop or version.xid is not None for version in held)
 
     def told(self, change: Change, *, is_spread: bool, run: Callable[[], str] | None = None) -> Change | None:
         """The change with what tells its row; None for one that the replica is not to have.

@@ -182,7 +182,8 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `action` is what is done about it: `apply` where the replica's table is to be made to fit. That may be at any time
     (`anytime`), or where all rows from before the change were applied: rows whose own place in the source's log is
-    before `lsn` are. `lsn` is None where that is not known. `at_us` is the source's clock then, in microseconds.
+    before `lsn` are. `lsn` is None where that is not known. `at_us` is the source's clock then, in microseconds, and
+    `xid` the transaction that made the change, if it is known.
     """
 
     log_id: int
@@ -191,6 +192,7 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True):
     lsn: int | None = None
     anytime: bool = False
     at_us: int = 0
+    xid: int | None = None
 
     @property
     def is_drop(self) -> bool:

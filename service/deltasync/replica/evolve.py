@@ -80,7 +80,7 @@ def _dropped(event: SchemaEvent, before: SourceTable, policy: Mapping[str, Actio
     do = policy[Kind.DROP_TABLE]
     waits = any(version.is_drop and version.action != "apply" for version in before.pending)
     kept = before.pending if waits or do != "apply" else ()
-    version = Version(event.id, None, do, event.lsn, anytime=True, at_us=event.at_us)
+    version = Version(event.id, None, do, event.lsn, anytime=True, at_us=event.at_us, xid=event.xid)
     return gone._replace(pending=(*kept, version))
 
 
@@ -136,7 +136,7 @@ def _versioned(table: SourceTable, event: SchemaEvent, description: Table, polic
     do, anytime = action(found, policy), newest is None or is_additive(found)
     if do == "ignore" or (do == "apply" and event.lsn is None and not anytime):
         do = "hold"
-    version = Version(event.id, description, do, event.lsn, anytime, event.at_us)
+    version = Version(event.id, description, do, event.lsn, anytime, event.at_us, event.xid)
     return table._replace(pending=(*table.pending, version))
 
 

@@ -87,6 +87,13 @@ def told(connection: sa.Connection, pipeline: str) -> Unaccepted:
     return Unaccepted(refused, doubt, tuple(found.scalars()))
 
 
+def settled(connection: sa.Connection, pipeline: str) -> int:
+    """The transactions of the source below this number are in Kafka; 0 where nothing tells."""
+    columns = source_canary.c
+    found = connection.execute(sa.select(columns.settled_xid).where(columns.pipeline == pipeline)).scalar_one_or_none()
+    return found or 0
+
+
 def _newest(connection: sa.Connection, pipeline: str) -> Beat | None:
     columns = source_canary.c
     query = sa.select(

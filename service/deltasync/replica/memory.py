@@ -21,15 +21,16 @@ from deltasync.progress import Claim, Progress, placed
 from deltasync.readable import Due
 from deltasync.replica import dropping, evolve
 from deltasync.replica.changes import guessed, same
-from deltasync.replica.constraints import NONE, Constraints, parents_first
+from deltasync.replica.constraints import parents_first
 from deltasync.replica.ledger import added, fenced, recreated
 from deltasync.replica.memory_table import (
     Foreign,
     MemoryTable,
-    NoParentError,
     NotUniqueError,
     OperationalError,
     Row,
+    check,
+    constraints_of,
 )
 from deltasync.replica.tables import CANARY
 from deltasync.replica.writer import misfit
@@ -144,6 +145,11 @@ class Replica:
                 found[partition] = found.get(partition, Parked()).with_letter(letter)
         return found
 
+    def settled(self) -> int:
+        self._begin()
+        rows = self._database.tables[CANARY.id].rows.values()
+        return max((int(row["settled_xid"] or 0) for row in rows), default=0)
+
     def tables(self) -> dict[TableId, SourceTable]:
         self._begin()
         return dict(self._database.source_tables)
@@ -186,7 +192,7 @@ class Replica:
         tables = dict(self._database.tables)
         self._write(tables, plans)
         for foreign in self._foreign:
-            _check(foreign, tables)
+            check(foreign, tables)
         self._database.tables = tables
         left = [
             (id_, one) for id_, one in self._database.letters if (one.record.partition, one.record.offset) not in places
@@ -242,7 +248,7 @@ class Replica:
         for plans in batch.rest or ():
             count += self._write_step(tables, plans, batch.rest)
         for foreign in self._foreign:
-            _check(foreign, tables)
+            check(foreign, tables)
         letters = self._set_aside(batch)
         self._database.tables, self._database.source_tables = tables, source_tables
         self._database.letters = letters
@@ -287,7 +293,7 @@ class Replica:
         order = list(found)
         late: list[TableId] = []
         if self._foreign:
-            order = parents_first(found, _constraints(self._foreign))
+            order = parents_first(found, constraints_of(self._foreign))
             referenced = {one.parent for one in self._foreign}
             late = [id_ for id_ in order if id_ in referenced and tables[id_].may_empty_last(found[id_])]
         count = 0
@@ -298,7 +304,7 @@ class Replica:
                 count += act(tables[id_], found[id_])
                 for foreign in self._foreign:
                     if foreign.acts or not foreign.deferrable:
-                        _check(foreign, tables)
+                        check(foreign, tables)
 
         soon = [id_ for id_ in reversed(order) if id_ not in late]
         do(MemoryTable.empty, soon)
@@ -379,22 +385,3 @@ def _fitting(tables: Mapping[TableId, MemoryTable], plan: TablePlan) -> MemoryTa
     if error is not None:
         raise error
     return found
-
-
-def _constraints(foreign: Iterable[Foreign]) -> dict[TableId, Constraints]:
-    found: dict[TableId, Constraints] = {}
-    for one in foreign:
-        known = found.get(one.child, NONE)
-        found[one.child] = known._replace(parents=known.parents | {one.parent})
-    return found
-
-
-def _check(foreign: Foreign, tables: Mapping[TableId, MemoryTable]) -> None:
-    """Raises NoParentError where a row references one that is not there."""
-    child, parent = tables.get(foreign.child), tables.get(foreign.parent)
-    if child is None or parent is None:
-        return
-    if any(
-        row[foreign.column] is not None and (row[foreign.column],) not in parent.rows for row in child.rows.values()
-    ):
-        raise NoParentError

@@ -48,6 +48,11 @@ class Replica:
         with self._begin() as connection:
             return dead_letters.parked(connection, self._settings.pipeline, ids)
 
+    def settled(self) -> int:
+        """Below this number all transactions are in Kafka (see `ports.Replica`)."""
+        with self._begin() as connection:
+            return identity.settled(connection, self._settings.pipeline)
+
     def tables(self) -> dict[TableId, SourceTable]:
         """What is known of the source's tables."""
         with self._begin() as connection:

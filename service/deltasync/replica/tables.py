@@ -39,6 +39,7 @@ MIGRATIONS = {
     4: (
         "ALTER TABLE deltasync.source_table ADD COLUMN gone_lsn bigint",
         "ALTER TABLE deltasync.source_table ADD COLUMN gone_at_us bigint NOT NULL DEFAULT 0",
+        "ALTER TABLE deltasync.source_canary ADD COLUMN settled_xid bigint",
     ),
 }
 
@@ -183,6 +184,7 @@ source_canary = Table(
     Column("slot_wal_status", String),
     Column("system_identifier", String, nullable=False),
     Column("timeline", Integer, nullable=False),
+    Column("settled_xid", BigInteger),
     Column("refused", String),
     Column("doubt", String),
 )
@@ -205,6 +207,7 @@ CANARY = Description(
         _described("slot_wal_status", "text", "text", not_null=False),
         _described("system_identifier", "text", "text"),
         _described("timeline", "integer", "int4"),
+        _described("settled_xid", "bigint", "int8", not_null=False),
     ),
     ("pipeline",),
 )

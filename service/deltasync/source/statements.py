@@ -12,7 +12,7 @@ from deltasync.postgres.catalog import describe_sql
 from deltasync.postgres.types import CARRIED
 from deltasync.table import TableId
 
-VERSION = 4
+VERSION = 5
 
 # Each changes the text in which Debezium reads a value, when it is set otherwise on the server.
 READER_SETTINGS: Mapping[str, str] = {

@@ -228,6 +228,10 @@ class Assignment:
         """Deliver nothing of a partition until it is read on; it keeps its state."""
         self._consumer.pause(partition)
 
+    def logs(self, partitions: list[Partition]) -> Mapping[Partition, Log]:
+        """What the broker holds of partitions, whoever reads them. Raises UnreachableError where it does not say."""
+        return self._consumer.logs(partitions)
+
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Where the logs of these partitions end now. Raises UnreachableError where the broker does not say."""
         return {partition: log_.end_offset for partition, log_ in self._consumer.logs(list(partitions)).items()}

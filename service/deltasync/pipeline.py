@@ -19,9 +19,9 @@ from deltasync.canary import Beat
 from deltasync.change import Op, Partition, Record
 from deltasync.compact import compact
 from deltasync.debezium.schema_log import CANARY as CANARY_TABLE
-from deltasync.debezium.schema_log import SCHEMA_LOG
 from deltasync.errors import DeltasyncError, RecordError, UnreachableError
 from deltasync.failure import Verdict, describe, is_to_blame, lacks_change, lacks_parent, lacks_room, verdict
+from deltasync.following import Following
 from deltasync.intake import Intake, Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.health import Trouble
@@ -29,8 +29,8 @@ from deltasync.monitor.metrics import Metrics
 from deltasync.parking import NO_ERRORS, Diverted, Parked, may_park
 from deltasync.plan import StaleDescriptionError, plan
 from deltasync.ports import Batch, Consumer, Replica
-from deltasync.progress import Claim, Progress
-from deltasync.readable import Cut, Due, Tables, stale
+from deltasync.progress import Progress
+from deltasync.readable import Cut, Tables, stale
 from deltasync.replica.tables import CANARY
 from deltasync.settings import Settings
 from deltasync.table import SourceTable, TableId
@@ -39,8 +39,6 @@ log = structlog.get_logger(__name__)
 
 # Backoff between tries of a replica that does not answer: doubles from the first to the second.
 _BACKOFF_S = (0.2, 10.0)
-# The pause between tries of a table that others have locked: while a try lasts, new readers wait behind it.
-_LOCKED_S = (1.0, 30.0)
 # So long a row may be ahead of the schema log's entry that gives the replica what it needs.
 _EARLY_S = 10.0
 
@@ -58,11 +56,10 @@ class Pipeline:
         self._replica = replica
         self._canary = f"{settings.topic_prefix}.{CANARY_TABLE}"
         self._assignment = Assignment(settings.group, consumer, replica, metrics, lifecycle.clock)
+        self._following = Following(settings.topic_prefix, self._assignment, replica, lifecycle)
         self._tables = self._known_as({})
-        self._schema_log = Partition(f"{settings.topic_prefix}.{SCHEMA_LOG}", 0)
         self._polled: Sequence[Record] = ()
         self._early: dict[Partition, tuple[int, float]] = {}  # records that the replica refuses, and since when
-        self._locked: dict[Due, tuple[float, float]] = {}  # tables locked by others: tried when, again after
         self.failing: str | None = None
         self._failing_since: float | None = None
         self._failed_at = 0.0
@@ -106,26 +103,10 @@ class Pipeline:
 
     def _look_around(self) -> None:
         is_reread = self._assignment.look_around()
-        if is_reread or self._assignment.is_waiting():
+        if is_reread or self._assignment.is_waiting() or self._following.may_be_approved(self._tables):
             self._read_tables()
             self._assignment.wake(self._tables)
-        self._change_tables()
-
-    def _change_tables(self) -> None:
-        """Have the replica's tables follow the source's where it is time, each again later where its lock is taken."""
-        now = self._lifecycle.clock()
-        leads = self._assignment.is_read(self._schema_log)
-        todo: dict[Due, Mapping[Partition, Claim]] = {due: {} for due in self._tables.anytime if leads}
-        todo |= self._assignment.due()
-        self._locked = {due: found for due, found in self._locked.items() if due in todo}
-        for due, claims in todo.items():
-            tried_at, pause_s = self._locked.get(due, (now, 0.0))
-            if now - tried_at < pause_s:
-                continue
-            self._lifecycle.turns(within_s=APPLY_S_MAX)
-            if not self._replica.carry_out(due, claims):
-                self._locked[due] = self._lifecycle.clock(), min(max(2 * pause_s, _LOCKED_S[0]), _LOCKED_S[1])
-            self._read_tables()
+        self._following.carry_out(self._tables, self._read_tables)
 
     # What a batch does to the replica
 

@@ -20,6 +20,7 @@ class Ddl(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     create_table: Literal["apply", "hold"] = "apply"
+    drop_table: Literal["apply", "hold", "ignore", "stop"] = "hold"
     add_column: Literal["apply", "hold", "stop"] = "apply"
     add_enum_label: Literal["apply", "hold", "stop"] = "apply"
     drop_not_null: Literal["apply", "hold", "stop"] = "apply"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from deltasync.canary import Beat
@@ -105,6 +105,10 @@ class Batch(NamedTuple):
     voids: Sequence[Void] = ()
 
 
+# What the broker holds of partitions; raises UnreachableError where it does not say.
+Logs = Callable[[list[Partition]], Mapping[Partition, Log]]
+
+
 class Replica(Protocol):
     """One worker's session on the replica, which connects when it is first needed, and again after a failure."""
 
@@ -123,6 +127,9 @@ class Replica(Protocol):
     def sets_aside(self) -> bool:
         """True where something of the pipeline is set aside, whoever reads its partition."""
 
+    def settled(self) -> int:
+        """The source's transactions below this number are in Kafka, as the canary tells; 0 where it does not."""
+
     def tables(self) -> dict[TableId, SourceTable]:
         """What is known of the source's tables."""
 
@@ -139,11 +146,13 @@ class Replica(Protocol):
         try answers that.
         """
 
-    def carry_out(self, due: Due, claims: Mapping[Partition, Claim]) -> bool:
+    def carry_out(self, due: Due, claims: Mapping[Partition, Claim], logs: Logs) -> bool:
         """Make a table fit its next version, if that is this one, in a transaction of its own.
 
         `claims` is the table's partition where all rows from before the version were applied; without it, only what
-        may be done at any time is. What the replica refuses is held. False where somebody else has the table's lock:
+        may be done at any time is. With a table that is dropped goes what is set aside of it, and where rows of another
+        one under its name may have been applied, the ledger goes back to where `logs` say that the log begins. What the
+        replica refuses is held. False where somebody else has the table's lock:
         nothing was done, and it is to be tried again. Raises FencedError as `apply` does.
         """
 

@@ -24,6 +24,7 @@ class Due(NamedTuple):
 
     table: TableId
     log_id: int
+    drops: bool = False
 
 
 class Cut(NamedTuple):
@@ -61,13 +62,23 @@ class Tables:
         self._stock_form = partial(StockForm, placeholder=placeholder) if raw_text else None
         self._stock_forms: dict[TableId, StockForm] = {}
         self._row_keys: dict[TableId, RowKeys | None] = {}
-        self._next = {id_: table.pending[0] for id_, table in known.items() if table.captured and table.pending}
+        self._next = {id_: table.pending[0] for id_, table in known.items() if table.pending}
+        self._gone = {id_: table for id_, table in known.items() if table.gone_lsn is not None}
         # The tables that are to be changed whatever was applied of their rows.
         self.anytime = [
-            Due(id_, version.log_id)
+            Due(id_, version.log_id, version.is_drop)
             for id_, version in self._next.items()
             if version.anytime and version.action == "apply"
         ]
+        # Those that are to be changed once all rows from before were applied, each with the transaction that did it.
+        self.at_cut: dict[Due, int] = {
+            Due(id_, version.log_id): version.xid
+            for id_, version in self._next.items()
+            if version.action == "apply" and not version.anytime and version.xid is not None
+        }
+        # Some are changed without a row from behind that, once an operator says so.
+        held = (version for table in known.values() for version in table.pending if version.action == "hold")
+        self.await_word = any(version.is_drop or version.xid is not None for version in held)
 
     def told(self, change: Change, *, is_spread: bool, run: Callable[[], str] | None = None) -> Change | None:
         """The change with what tells its row; None for one that the replica is not to have.
@@ -78,6 +89,8 @@ class Tables:
         has not seen.
         """
         if change.table == SIGNAL:
+            return None
+        if change.table in self._gone and _is_void(change, self._gone[change.table]):
             return None
         if change.table in self._next and not _is_before(change, self._next[change.table]):
             raise BlockedError(self._at_change(change, is_spread=is_spread))
@@ -135,13 +148,13 @@ class Tables:
         version, held = self._next[change.table], self.known[change.table].held
         if version.action == "stop":
             return Cut(change.partition, change.offset, _held(change.table, held or ""), waits=False)
-        if version.action == "hold" or is_spread:
-            return _waiting(change, _held(change.table, held or "it changed, and its topic has several partitions"))
+        if version.action in {"hold", "ignore"} or (is_spread and not version.anytime):
+            return _waiting(change, _held(change.table, held or _waits_for(version)))
         error = RecordError(
             f"The table {change.table} was changed on the source ({_at(change)}), and the replica's is not yet.",
             remedy="It follows in a moment. If it does not: deltasync schema list.",
         )
-        return _waiting(change, error)._replace(due=Due(change.table, version.log_id))
+        return _waiting(change, error)._replace(due=Due(change.table, version.log_id, version.is_drop))
 
     def _converted(self, change: Change) -> Change:
         if self._stock_form is None or change.raw_text:
@@ -167,6 +180,31 @@ def _is_before(change: Change, version: Version) -> bool:
     """
     place = change.position.seq1
     return version.lsn is not None and place is not None and place < version.lsn and not change.incremental
+
+
+def _is_void(change: Change, known: SourceTable) -> bool:
+    """True for a record of a table that was dropped, here too, whatever has its name by now.
+
+    A read of an incremental snapshot is sent behind all that was committed before it was read. Raises RecordError for
+    a change from before the drop that was committed after it.
+    """
+    place = change.position.seq1
+    if place is None or known.gone_lsn is None or place >= known.gone_lsn:
+        return False
+    if change.op is not Op.READ and change.position.committed_us > known.gone_at_us:
+        raise RecordError(
+            f"A record of {change.table} stands before the drop of its table in the source's log ({_at(change)}), "
+            "although its transaction committed later: the source's log was replaced, or its clock went back.",
+            remedy=(
+                "See which table the record is of. Where it is the one that was dropped, go on behind it: deltasync "
+                f"ledger set {change.partition.topic} {change.partition.number} {change.offset + 1} --reason …"
+            ),
+        )
+    return True
+
+
+def _waits_for(version: Version) -> str:
+    return "it was dropped on the source" if version.is_drop else "it changed, and its topic has several partitions"
 
 
 def stale(change: Change) -> Cut:

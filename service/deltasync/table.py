@@ -7,6 +7,7 @@ are created from it, and records are decoded by it.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -25,6 +26,10 @@ class TableId(NamedTuple):
     def sql(self) -> str:
         """The name as a statement needs it, quoted, for remedies that are pasted."""
         return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+    def topic(self, prefix: str) -> str:
+        """The topic of its records: Debezium writes `_` for what a topic's name cannot hold."""
+        return re.sub(r"[^A-Za-z0-9._-]", "_", f"{prefix}.{self}")
 
 
 def quoted(name: str) -> str:
@@ -173,19 +178,25 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Version(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A description that the replica's table does not fit yet.
+    """A description that the replica's table does not fit yet; None where the table was dropped.
 
     `action` is what is done about it: `apply` where the replica's table is to be made to fit. That may be at any time
     (`anytime`), or where all rows from before the change were applied: rows whose own place in the source's log is
-    before `lsn` are. `lsn` is None where that is not known. `at_us` is the source's clock then, in microseconds.
+    before `lsn` are. `lsn` is None where that is not known. `at_us` is the source's clock then, in microseconds, and
+    `xid` the transaction that made the change, if it is known.
     """
 
     log_id: int
-    description: Table
-    action: Literal["apply", "hold", "stop"]
+    description: Table | None
+    action: Literal["apply", "hold", "ignore", "stop"]
     lsn: int | None = None
     anytime: bool = False
     at_us: int = 0
+    xid: int | None = None
+
+    @property
+    def is_drop(self) -> bool:
+        return self.description is None
 
 
 class SourceTable(NamedTuple):
@@ -196,6 +207,8 @@ class SourceTable(NamedTuple):
     records wait although it is captured. `log_id` is the newest entry of the schema log about it.
     `description` is what the replica's table fits, or should; what became of it since on the source are the `pending`
     versions, oldest first. While there are some, records of rows from before them are applied.
+    `gone_lsn` is the place in the source's log of the last drop that was carried out, and `gone_at_us` the source's
+    clock at its commit: records from before it are void, whatever table has the name since.
     """
 
     log_id: int
@@ -206,8 +219,20 @@ class SourceTable(NamedTuple):
     held: str | None
     description: Table | None
     pending: tuple[Version, ...] = ()
+    gone_lsn: int | None = None
+    gone_at_us: int = 0
 
     @property
     def newest(self) -> Table | None:
-        """The table as it is on the source."""
+        """The table as it is on the source; None where it is not there."""
         return self.pending[-1].description if self.pending else self.description
+
+    @property
+    def is_gone(self) -> bool:
+        """True where it was dropped, here too."""
+        return self.description is None and not self.pending
+
+    @property
+    def is_to_go(self) -> bool:
+        """True where it was dropped, and the replica's table is still there."""
+        return any(version.is_drop for version in self.pending)

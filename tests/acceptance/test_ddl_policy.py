@@ -118,3 +118,25 @@ def test_what_the_policy_says_is_not_done(flow: Flow) -> None:
     flow.source.execute("ALTER TABLE shop.t RENAME n TO m; UPDATE shop.t SET m = 3")
     until(lambda: worker.events("partition stopped"), "it stops")
     assert "renamed to m" in worker.events("partition stopped")[0]["reason"]
+
+
+def test_a_table_that_nothing_is_written_to_follows(flow: Flow) -> None:
+    """By policy and once approved; rows from before the change that the worker has not read yet come first."""
+    flow.env["DELTASYNC_DDL_RENAME_COLUMN"] = "apply"
+    flow.set_up(_TABLES)
+    worker = flow.start_settled()
+    flow.wait_equal("shop.t")
+    flow.source.execute("ALTER TABLE shop.t RENAME a TO b")
+    until(lambda: _columns(flow)[0] == ("b", "text"), "the column renamed, and no row came")
+
+    assert worker.stop() == 0
+    flow.source.execute("INSERT INTO shop.t SELECT i, 'before', i FROM generate_series(2, 301) i")
+    flow.source.execute("ALTER TABLE shop.t RENAME b TO c; ALTER TABLE shop.t DROP n")
+    flow.cli("wait", "--timeout", "1", code=1)
+    worker = flow.start_worker(DELTASYNC_BATCH_ROWS_MAX="7")
+    until(lambda: flow.replica.execute(_HELD).fetchone() != (None,), "the column dropped is held")
+    assert _columns(flow)[0] == ("c", "text")
+    assert flow.count("shop.t") == 301
+    assert flow.cli("schema", "approve", "shop.t", "--reason", "nobody writes").endswith("done\n")
+    flow.wait_equal("shop.t")
+    assert not worker.blamed()

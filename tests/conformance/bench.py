@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tests.property.store import Store
 from tests.unit.make import column
 
-from deltasync.change import Partition
+from deltasync.change import Log, Partition
 from deltasync.debezium.rows import Rows
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.plan import Moves, TablePlan
@@ -54,6 +54,11 @@ class Steps:
 
     def longer(self) -> list[TablePlan] | None:
         return self._together
+
+
+def no_logs(partitions: list[Partition]) -> dict[Partition, Log]:
+    """What the broker says where nothing has to be read again: it is not asked."""
+    raise AssertionError(partitions)
 
 
 def event(id_: int, table: Table) -> SchemaEvent:

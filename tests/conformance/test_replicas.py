@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
-from tests.conformance.bench import P0, P1, WIDER, Bench, Steps, T, event, plan_of, row_of, rows_of
+from tests.conformance.bench import P0, P1, WIDER, Bench, Steps, T, event, no_logs, plan_of, row_of, rows_of
 from tests.unit.make import column
 
 from deltasync.change import Partition, Record
@@ -222,10 +222,10 @@ def test_a_change_of_a_table_is_fenced(bench: Bench) -> None:
     bench.do(events=(event(3, narrower),))
     before = bench.session.tables()
     with pytest.raises(FencedError):
-        bench.session.carry_out(Due(T.id, 3), {P0: Claim("id", Progress(bench.offset() + 1))})
+        bench.session.carry_out(Due(T.id, 3), {P0: Claim("id", Progress(bench.offset() + 1))}, no_logs)
     here = {P0: Claim("id", Progress(bench.offset()))}
-    assert bench.session.carry_out(Due(T.id, 2), here)
-    assert bench.session.carry_out(Due(T.id, 3), here)
+    assert bench.session.carry_out(Due(T.id, 2), here, no_logs)
+    assert bench.session.carry_out(Due(T.id, 3), here, no_logs)
     assert bench.session.tables() == before
 
 

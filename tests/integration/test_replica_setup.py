@@ -153,8 +153,10 @@ def test_tables_of_an_older_version_are_migrated(settings: Settings, admin: psyc
     admin.execute(
         "ALTER TABLE deltasync.ledger DROP COLUMN tied, DROP COLUMN floor_seq0, DROP COLUMN floor_committed_at"
     )
-    admin.execute("ALTER TABLE deltasync.source_table DROP COLUMN missing")
-    admin.execute("ALTER TABLE deltasync.source_canary DROP COLUMN refused, DROP COLUMN doubt")
+    admin.execute(
+        "ALTER TABLE deltasync.source_table DROP COLUMN missing, DROP COLUMN gone_lsn, DROP COLUMN gone_at_us"
+    )
+    admin.execute("ALTER TABLE deltasync.source_canary DROP COLUMN refused, DROP COLUMN doubt, DROP COLUMN settled_xid")
     admin.execute("ALTER TABLE deltasync.source_table DROP COLUMN pending; DROP TABLE deltasync.schema_audit")
     admin.execute("UPDATE deltasync.version SET version = 1")
     admin.execute(

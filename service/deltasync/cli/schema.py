@@ -59,7 +59,7 @@ def approve(
     """Have all that waits of these tables done on the replica, by the DDL that `list` shows.
 
     The worker does it in front of the first row from behind the change: rows from before are applied first, however
-    many wait. Where nothing was written since the change, it is done when something is.
+    many wait. Where nothing was written since the change, it is done within seconds, once none can be on its way.
 
     Exit code 0: approved, and done if there was a row for it. 1: refused, and nothing was approved. 3: the replica does
     not answer, or a table is locked.
@@ -78,7 +78,7 @@ def approve(
         output.say(f"{table} is approved")
         for statement in found:
             output.say(f"  {statement};")
-    output.say("done" if done else "it will be done in front of the first row from behind the change, while `run` runs")
+    output.say("done" if done else "it will be done once all rows from before the change were applied, while `run` runs")
 
 
 def _age_s(one: approval.Waiting) -> float | None:

@@ -23,7 +23,7 @@ class SchemaEvent(NamedTuple):
 
     `lsn` is its place in the source's log where it was written by the DDL itself, which locked the table: rows of the
     table from before the DDL stand before it, those from behind it do not, whatever the order of transactions. None
-    where it was told later. `at_us` is the source's clock then, in microseconds since 1970.
+    where it was told later. `at_us` is the source's clock then, in microseconds since 1970, `xid` its transaction.
     """
 
     id: int
@@ -35,6 +35,7 @@ class SchemaEvent(NamedTuple):
     description: Table | None
     lsn: int | None = None
     at_us: int = 0
+    xid: int | None = None
 
 
 class _Row(msgspec.Struct):
@@ -47,9 +48,15 @@ class _Row(msgspec.Struct):
     complete: bool | None = None
     reason: str | None = None
     description: str | None = None
+    xid: int | None = None
 
 
 _row = msgspec.json.Decoder(_Row)
+
+
+def _is_told_at_once(row: _Row) -> bool:
+    """True for what the DDL itself wrote. A name may also be gone for a rename, or a move: that is no drop."""
+    return row.tag.startswith("DROP ") if row.event == "drop" else row.event == "ddl" and row.tag != _TOLD_LATER
 
 
 def schema_event(change: Change) -> SchemaEvent | None:
@@ -76,6 +83,7 @@ def schema_event(change: Change) -> SchemaEvent | None:
         complete=row.complete is not False,
         reason=row.reason,
         description=description,
-        lsn=change.position.seq1 if row.event == "ddl" and row.tag != _TOLD_LATER and change.op is Op.CREATE else None,
+        lsn=change.position.seq1 if _is_told_at_once(row) and change.op is Op.CREATE else None,
         at_us=change.position.committed_us,
+        xid=row.xid,
     )

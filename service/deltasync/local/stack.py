@@ -38,6 +38,7 @@ WISHES = (
     "batch.spool_bytes_max",
     "monitor.canary_age_s_max",
     "ddl.create_table",
+    "ddl.drop_table",
     "ddl.add_column",
     "ddl.add_enum_label",
     "ddl.drop_not_null",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -123,8 +122,8 @@ def judge(survey: Survey, prefix: str, before: Survey | None = None) -> Lag:
 
 
 def topics(tables: Iterable[TableId], prefix: str) -> dict[str, TableId]:
-    """The topic of each table: Debezium writes `_` for what a topic's name cannot hold."""
-    return {re.sub(r"[^A-Za-z0-9._-]", "_", f"{prefix}.{table}"): table for table in tables}
+    """The topic of each table."""
+    return {table.topic(prefix): table for table in tables}
 
 
 def applied_to(claim: Claim | None, log: Log) -> int:

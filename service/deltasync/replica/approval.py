@@ -39,7 +39,7 @@ def waiting(settings: Settings) -> list[Waiting]:
         known = catalog.load(connection, settings.pipeline)
     found: list[Waiting] = []
     for id_, table in sorted(known.items()):
-        if table.captured and (table.held is not None or table.pending):
+        if (table.captured or table.is_to_go) and (table.held is not None or table.pending):
             found += _told(id_, table, settings.ddl)
     return found
 
@@ -50,7 +50,7 @@ def _told(id_: TableId, table: SourceTable, ddl: Ddl) -> Iterable[Waiting]:
         yield Waiting(str(id_), table.log_id, kind, table.held or "", [], None, False, "held", table.held or "", 0)  # noqa: FBT003
     for number, (version, found) in enumerate(_steps(table, ddl)):
         reason = (table.held or "") if number == 0 else ""
-        for one in found:
+        for one in found if version.action != "ignore" else ():
             told = (one.kind.value, one.what, one.sql, one.lock, one.rewrites)
             yield Waiting(
                 str(id_), version.log_id, *told, _state(version, reason), one.obstacle or reason, version.at_us
@@ -60,7 +60,9 @@ def _told(id_: TableId, table: SourceTable, ddl: Ddl) -> Iterable[Waiting]:
 def _state(version: Version, reason: str) -> str:
     if version.action != "apply":
         return "held"
-    return "waits for its lock" if reason == pending.LOCKED else "waits for the first row from behind it"
+    if reason == pending.LOCKED:
+        return "waits for its lock"
+    return "waits for `run`" if version.anytime else "waits for the first row from behind it"
 
 
 def _steps(table: SourceTable, ddl: Ddl) -> list[tuple[Version, list[SchemaChange]]]:
@@ -68,8 +70,7 @@ def _steps(table: SourceTable, ddl: Ddl) -> list[tuple[Version, list[SchemaChang
     before = table.description
     found: list[tuple[Version, list[SchemaChange]]] = []
     for version in table.pending:
-        if before is not None:
-            found.append((version, changes(before, version.description, ddl.policy)))
+        found.append((version, changes(before, version.description, ddl.policy)))
         before = version.description
     return found
 
@@ -77,9 +78,10 @@ def _steps(table: SourceTable, ddl: Ddl) -> list[tuple[Version, list[SchemaChang
 def approve(settings: Settings, names: Sequence[str], reason: str) -> dict[str, list[str]]:
     """Have all that is pending of these tables applied; returns the DDL of each. One transaction.
 
-    What rows from before it fit as well is carried out here. The rest the worker does, in front of the first row from
-    behind it, so that rows from before are applied as what they are, however many wait. Raises RefusedError where that
-    place is not known, or no DDL would do, and UnreachableError where a table is locked: then nothing was approved.
+    What rows from before it fit as well is carried out here. The rest the worker does: a drop at once, anything else in
+    front of the first row from behind it, so that rows from before are applied as what they are, however many wait.
+    Raises RefusedError where that place is not known, or no DDL would do, and UnreachableError where a table is locked:
+    then nothing was approved.
     """
     if not reason.strip():
         raise RefusedError("A change is not approved without a reason.", remedy="Say why: --reason TEXT.")
@@ -92,8 +94,9 @@ def approve(settings: Settings, names: Sequence[str], reason: str) -> dict[str, 
             table = known.get(id_)
             if table is None or not (table.held or table.pending):
                 raise RefusedError(f"Nothing of {name} waits.", remedy="deltasync schema list shows what does.")
-            _refuse(id_, table, settings.ddl, is_spread=id_ in several)
-            after, done[name] = _approved(connection, id_, table, settings.ddl)
+            wanted = evolve.from_drop(table)
+            _refuse(id_, wanted, settings.ddl, is_spread=id_ in several)
+            after, done[name] = _approved(connection, id_, wanted, settings.ddl)
             catalog.store(connection, settings.pipeline, {id_: after})
             _audit(connection, settings.pipeline, id_, table, done[name], reason)
     return done

@@ -121,6 +121,8 @@ def _from_row(row: sa.Row[tuple[object, ...]]) -> SourceTable:
         held=values["held"],
         description=None if description is None else Table.from_value(description),
         pending=msgspec.convert(values["pending"], type=tuple[Version, ...]),
+        gone_lsn=values["gone_lsn"],
+        gone_at_us=values["gone_at_us"],
     )
 
 

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     """Each has a setting of its name (`policy.Ddl`)."""
 
     CREATE_TABLE = "create_table"
+    DROP_TABLE = "drop_table"
     ADD_COLUMN = "add_column"
     ADD_ENUM_LABEL = "add_enum_label"
     DROP_NOT_NULL = "drop_not_null"
@@ -36,6 +37,8 @@ class Kind(StrEnum):
 
 # Rows from before the change fit the table behind it, so that it needs no place in their order.
 _ADDITIVE = frozenset({Kind.ADD_COLUMN, Kind.ADD_ENUM_LABEL, Kind.DROP_NOT_NULL, Kind.SET_DEFAULT})
+CREATED = "it was created on the source"
+DROPPED = "it was dropped on the source"
 _INTEGERS = ("int2", "int4", "int8")
 _SIZED = re.compile(r".*\((\d+)(?:,(-?\d+))?\)")
 # A literal, perhaps with a cast, as pg_get_expr prints it.
@@ -73,11 +76,13 @@ class SchemaChange(NamedTuple):
         return None if has_none else "ACCESS EXCLUSIVE"
 
 
-def changes(old: Table, new: Table, policy: Mapping[str, Action] | None = None) -> list[SchemaChange]:
-    """What has to be done to a table that is as `old` says for it to be as `new` does, in order.
+def changes(old: Table | None, new: Table | None, policy: Mapping[str, Action] | None = None) -> list[SchemaChange]:
+    """What has to be done to a table that is as `old` says for it to be as `new` does, in order; None: there is none.
 
     What the policy says to ignore is left out, or leaves the replica's column such that rows without it fit.
     """
+    if old is None or new is None:
+        return _whole(old, new)
     ignored = {kind for kind, action in (policy or {}).items() if action == "ignore"}
     pairs = [(column, now) for column in old.columns if (now := same(column, new)) is not None]
     found = _renamed(new, [(column.name, now.name) for column, now in pairs if column.name != now.name])
@@ -94,6 +99,12 @@ def changes(old: Table, new: Table, policy: Mapping[str, Action] | None = None) 
         what = f"the primary key changed from {keys[0]} to {keys[1]} on the source"
         found.append(SchemaChange(Kind.CHANGE_KEY, what, obstacle="another key is for an operator to make"))
     return [change for change in found if change.kind not in ignored or change.kind is Kind.DROP_COLUMN]
+
+
+def _whole(old: Table | None, new: Table | None) -> list[SchemaChange]:
+    dropped = [] if old is None else [SchemaChange(Kind.DROP_TABLE, DROPPED, (ddl.drop_table(old),))]
+    created = [] if new is None else [SchemaChange(Kind.CREATE_TABLE, CREATED)]
+    return dropped + created
 
 
 def action(found: Iterable[SchemaChange], policy: Mapping[str, Action]) -> Action:

@@ -35,6 +35,11 @@ def create_table(table: Table, *, with_defaults: bool = True, unlogged: bool = F
     )
 
 
+def drop_table(table: Table) -> sql.Composed:
+    """Drops a table, if it is there; what depends on it is in the way, and stays."""
+    return sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(table.schema, table.name))
+
+
 def add_columns(table: Table, columns: Iterable[Column]) -> sql.Composed:
     """Adds columns; the rows that are there get what they have on the source: `missing`, or a constant default."""
     filling = [_column(replace(column, default=_fill(column)), with_defaults=True) for column in columns]

@@ -20,6 +20,7 @@ from deltasync.policy import Action
 from deltasync.postgres.catalog import describe_table
 from deltasync.replica import ddl, types
 from deltasync.replica.changes import (
+    CREATED,
     Kind,
     SchemaChange,
     action,
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 REMADE = "it was dropped and made again on the source: empty it on the replica"
 HOLE = "a change of it could not be logged on the source; deltasync source setup announces it anew"
-NEW = "it was created on the source"
+NEW = CREATED
 _UNDEFINED = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.UndefinedObject,
@@ -59,49 +60,89 @@ def fold(
         if before is not None and event.id <= before.log_id:
             continue
         if event.event == "drop" and before is not None:
-            changed[event.table] = before._replace(log_id=event.id, dropped=True, reason="dropped on the source")
+            changed[event.table] = _dropped(event, before, policy)
         elif event.description is not None:
             changed[event.table] = _described(event, event.description, before, policy)
         elif before is not None:
             log.warning("schema log has a hole", table=str(event.table), reason=event.reason, id=event.id)
-            changed[event.table] = before._replace(log_id=event.id, held=HOLE, pending=())
+            changed[event.table] = before._replace(log_id=event.id, held=HOLE, pending=_to_drop(before))
     return changed
+
+
+def _dropped(event: SchemaEvent, before: SourceTable, policy: Mapping[str, Action]) -> SourceTable:
+    """The state of a table that is gone: its drop is pending, if its place is known and there is something to drop.
+
+    A drop that is to be carried out is all that there is to do, unless an earlier one waits for the operator.
+    """
+    gone = before._replace(log_id=event.id, dropped=True, complete=True, reason="dropped on the source")
+    if event.lsn is None or before.newest is None or not (before.captured or before.is_to_go):
+        return gone
+    do = policy[Kind.DROP_TABLE]
+    waits = any(version.is_drop and version.action != "apply" for version in before.pending)
+    kept = before.pending if waits or do != "apply" else ()
+    version = Version(event.id, None, do, event.lsn, anytime=True, at_us=event.at_us, xid=event.xid)
+    return gone._replace(pending=(*kept, version))
+
+
+def from_drop(table: SourceTable) -> SourceTable:
+    """The state without what became of a table that goes as a whole: from its last drop on, if there is one."""
+    return table._replace(pending=table.pending[max(_drops(table), default=0) :])
+
+
+def _to_drop(table: SourceTable) -> tuple[Version, ...]:
+    """What is pending up to the last drop: what is behind it is another table's."""
+    return table.pending[: max(_drops(table), default=-1) + 1]
+
+
+def _drops(table: SourceTable) -> list[int]:
+    return [place for place, version in enumerate(table.pending) if version.is_drop]
+
+
+def _unignored(version: Version) -> Version:
+    """A drop cannot be ignored any more where another table has the name: its rows wait for the operator."""
+    return replace(version, action="hold") if version.is_drop and version.action == "ignore" else version
 
 
 def _described(
     event: SchemaEvent, description: Table, before: SourceTable | None, policy: Mapping[str, Action]
 ) -> SourceTable:
-    complete = event.complete and (before is None or before.complete)
-    remade = before is not None and (before.dropped or before.held == REMADE)
-    is_new = before is None and event.lsn is not None  # what is announced by set-up is wanted
+    known = None if before is None or before.is_gone else before
+    complete = event.complete and (known is None or known.complete)
+    remade = known is not None and not known.is_to_go and (known.dropped or known.held == REMADE)
+    is_new = known is None and event.lsn is not None  # what is announced by set-up is wanted
     held = REMADE if remade else NEW if is_new and policy[Kind.CREATE_TABLE] == "hold" else None
     state = SourceTable(event.id, event.captured, complete, False, event.reason, held, description)  # noqa: FBT003
-    if before is None or before.description is None or remade or not (before.captured and event.captured):
+    if before is not None:
+        state = state._replace(gone_lsn=before.gone_lsn, gone_at_us=before.gone_at_us)
+    if known is None or remade or not (known.is_to_go or (known.captured and event.captured)):
         return state
-    if before.held not in (None, HOLE) and not before.pending:
+    if known.held not in (None, HOLE) and not known.pending:
         return state
-    fitted = state._replace(description=before.description, pending=before.pending, held=before.held)
-    if before.held == HOLE:  # when it became what it is now, nothing tells
+    pending = tuple(map(_unignored, known.pending))
+    fitted = state._replace(description=known.description, pending=pending, held=known.held)
+    if not event.captured:
+        return fitted
+    if known.held == HOLE:  # when it became what it is now, nothing tells
         return _versioned(fitted._replace(held=None), event._replace(lsn=None), description, policy)
     return _versioned(fitted, event, description, policy)
 
 
 def _versioned(table: SourceTable, event: SchemaEvent, description: Table, policy: Mapping[str, Action]) -> SourceTable:
     """The state with one more version pending, if it is another one."""
-    newest = table.newest or description
+    newest = table.newest
     if newest == description:
         return table
     found = changes(newest, description, policy)
-    do, anytime = action(found, policy), is_additive(found)
+    do, anytime = action(found, policy), newest is None or is_additive(found)
     if do == "ignore" or (do == "apply" and event.lsn is None and not anytime):
         do = "hold"
-    version = Version(event.id, description, do, event.lsn, anytime, event.at_us)
+    version = Version(event.id, description, do, event.lsn, anytime, event.at_us, event.xid)
     return table._replace(pending=(*table.pending, version))
 
 
 def reason(table: SourceTable, policy: Mapping[str, Action]) -> str | None:
     """Why a table is held, by its next version; None where that is on its way."""
-    if not table.pending or table.description is None or table.pending[0].action == "apply":
+    if not table.pending or table.pending[0].action in {"apply", "ignore"}:
         return None
     return table.held or told(changes(table.description, table.pending[0].description, policy))
 
@@ -128,7 +169,8 @@ def target(table: SourceTable) -> SourceTable:
     """The state as the operator makes it by hand: the newest version, its columns marked that came meanwhile."""
     description = table.description
     for version in table.pending:
-        description = marked(version.description, description)
+        if version.description is not None:
+            description = marked(version.description, description)
     return table._replace(description=description, pending=())
 
 

@@ -74,6 +74,7 @@ def accept(connection: sa.Connection, pipeline: str, reason: str) -> Unaccepted:
             by_hand.audit(connection, pipeline, partition, (here, here), reason)
     if accepted.refused is not None:
         connection.execute(sa.delete(source_canary).where(source_canary.c.pipeline == pipeline))
+        connection.execute(sa.update(source_table).where(is_ours).values(gone_lsn=None))
     return accepted
 
 
@@ -84,6 +85,13 @@ def told(connection: sa.Connection, pipeline: str) -> Unaccepted:
     missing = sa.select(source_table.c.missing).distinct().order_by(source_table.c.missing)
     found = connection.execute(missing.where(source_table.c.pipeline == pipeline, source_table.c.missing.is_not(None)))
     return Unaccepted(refused, doubt, tuple(found.scalars()))
+
+
+def settled(connection: sa.Connection, pipeline: str) -> int:
+    """The transactions of the source below this number are in Kafka; 0 where nothing tells."""
+    columns = source_canary.c
+    found = connection.execute(sa.select(columns.settled_xid).where(columns.pipeline == pipeline)).scalar_one_or_none()
+    return found or 0
 
 
 def _newest(connection: sa.Connection, pipeline: str) -> Beat | None:

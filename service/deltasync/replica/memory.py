@@ -16,20 +16,21 @@ from deltasync.errors import FencedError, GapError, RecordError, RefusedError, S
 from deltasync.parking import Letter, Parked, Void
 from deltasync.plan import TablePlan
 from deltasync.policy import Ddl
-from deltasync.ports import Batch, Steps
+from deltasync.ports import Batch, Logs, Steps
 from deltasync.progress import Claim, Progress, placed
 from deltasync.readable import Due
-from deltasync.replica import evolve
+from deltasync.replica import dropping, evolve
 from deltasync.replica.changes import guessed, same
-from deltasync.replica.constraints import NONE, Constraints, parents_first
+from deltasync.replica.constraints import parents_first
 from deltasync.replica.ledger import added, fenced, recreated
 from deltasync.replica.memory_table import (
     Foreign,
     MemoryTable,
-    NoParentError,
     NotUniqueError,
     OperationalError,
     Row,
+    check,
+    constraints_of,
 )
 from deltasync.replica.tables import CANARY
 from deltasync.replica.writer import misfit
@@ -92,6 +93,18 @@ class Database:
                 self.missing[id_] = f"{self.missing.get(id_, '')} {told.hole}".strip()
                 self.source_tables[id_] = table._replace(complete=False)
 
+    def drop(self, id_: TableId, known: SourceTable, logs: Logs) -> SourceTable:
+        """Carry out the drop of a table (see `dropping.drop`)."""
+        self.tables.pop(id_, None)
+        self.letters = [(topic_id, letter) for topic_id, letter in self.letters if letter.table != id_]
+        every = {p: of_topic for p, of_topic in self.ledger.items() if p.topic.endswith(f".{id_}")}
+        claims = {p: [Claim(topic_id, found[topic_id]) for topic_id in found] for p, found in every.items()}
+        early = dropping.early_logs(claims, known.pending[0], logs)
+        for partition, log in early.items():
+            every[partition][log.topic_id] = Progress(log.start_offset)
+        self.audit += claims
+        return dropping.gone(known, known.pending[0], early.values())
+
     def refit(self, table: Table) -> None:
         """Make a table what the source's is, by hand, and release it (see `setup._refit`)."""
         self.tables[table.id] = self.tables[table.id].refitted(table)
@@ -136,6 +149,11 @@ class Replica:
         self._begin()
         return bool(self._database.letters)
 
+    def settled(self) -> int:
+        self._begin()
+        rows = self._database.tables[CANARY.id].rows.values()
+        return max((int(row["settled_xid"] or 0) for row in rows), default=0)
+
     def tables(self) -> dict[TableId, SourceTable]:
         self._begin()
         return dict(self._database.source_tables)
@@ -157,12 +175,14 @@ class Replica:
         self._at("committed")
         return written
 
-    def carry_out(self, due: Due, claims: Mapping[Partition, Claim]) -> bool:
+    def carry_out(self, due: Due, claims: Mapping[Partition, Claim], logs: Logs) -> bool:
         self._begin()
         try:
-            self._fence(claims)
+            self._fence({} if due.drops else claims)
             known = self._database.source_tables.get(due.table)
             if known is not None and known.pending and known.pending[0].log_id == due.log_id:
+                if due.drops:
+                    known = self._database.drop(due.table, known, logs)
                 self._database.source_tables[due.table] = _advance(self._database.tables, known, at_cut=bool(claims))
         finally:
             self.close()
@@ -176,7 +196,7 @@ class Replica:
         tables = dict(self._database.tables)
         self._write(tables, plans)
         for foreign in self._foreign:
-            _check(foreign, tables)
+            check(foreign, tables)
         self._database.tables = tables
         left = [
             (id_, one) for id_, one in self._database.letters if (one.record.partition, one.record.offset) not in places
@@ -232,7 +252,7 @@ class Replica:
         for plans in batch.rest or ():
             count += self._write_step(tables, plans, batch.rest)
         for foreign in self._foreign:
-            _check(foreign, tables)
+            check(foreign, tables)
         letters = self._set_aside(batch)
         self._database.tables, self._database.source_tables = tables, source_tables
         self._database.letters = letters
@@ -277,7 +297,7 @@ class Replica:
         order = list(found)
         late: list[TableId] = []
         if self._foreign:
-            order = parents_first(found, _constraints(self._foreign))
+            order = parents_first(found, constraints_of(self._foreign))
             referenced = {one.parent for one in self._foreign}
             late = [id_ for id_ in order if id_ in referenced and tables[id_].may_empty_last(found[id_])]
         count = 0
@@ -288,7 +308,7 @@ class Replica:
                 count += act(tables[id_], found[id_])
                 for foreign in self._foreign:
                     if foreign.acts or not foreign.deferrable:
-                        _check(foreign, tables)
+                        check(foreign, tables)
 
         soon = [id_ for id_ in reversed(order) if id_ not in late]
         do(MemoryTable.empty, soon)
@@ -319,10 +339,10 @@ def _beat(row: Row) -> Beat:
 
 def _followed(tables: dict[TableId, MemoryTable], table: SourceTable, before: SourceTable | None) -> SourceTable:
     """See `pending.followed`."""
-    if not table.captured or table.dropped or table.description is None:
-        return table
     if table.pending:
         return _advance(tables, table)
+    if not table.captured or table.dropped or table.description is None:
+        return table
     if table.description == (before and before.description):
         return table
     was_held = table.held is not None or (before is not None and before.held is not None)
@@ -331,12 +351,13 @@ def _followed(tables: dict[TableId, MemoryTable], table: SourceTable, before: So
 
 def _advance(tables: dict[TableId, MemoryTable], table: SourceTable, *, at_cut: bool = False) -> SourceTable:
     """See `pending.advance`."""
-    while table.pending and table.description is not None:
+    while table.pending:
         version = table.pending[0]
-        if version.action != "apply" or not (version.anytime or at_cut):
+        new = version.description
+        if new is None or version.action != "apply" or not (version.anytime or at_cut):
             break
-        new, existing = version.description, tables[version.description.id]
-        pairs = [(old.name, same(old, new)) for old in table.description.columns]
+        existing = tables.setdefault(new.id, MemoryTable(new))
+        pairs = [(old.name, same(old, new)) for old in (table.description or new).columns]
         tables[new.id] = existing.changed(new, {old: now.name for old, now in pairs if now is not None})
         table = table._replace(description=new, pending=table.pending[1:])
         at_cut = False
@@ -368,22 +389,3 @@ def _fitting(tables: Mapping[TableId, MemoryTable], plan: TablePlan) -> MemoryTa
     if error is not None:
         raise error
     return found
-
-
-def _constraints(foreign: Iterable[Foreign]) -> dict[TableId, Constraints]:
-    found: dict[TableId, Constraints] = {}
-    for one in foreign:
-        known = found.get(one.child, NONE)
-        found[one.child] = known._replace(parents=known.parents | {one.parent})
-    return found
-
-
-def _check(foreign: Foreign, tables: Mapping[TableId, MemoryTable]) -> None:
-    """Raises NoParentError where a row references one that is not there."""
-    child, parent = tables.get(foreign.child), tables.get(foreign.parent)
-    if child is None or parent is None:
-        return
-    if any(
-        row[foreign.column] is not None and (row[foreign.column],) not in parent.rows for row in child.rows.values()
-    ):
-        raise NoParentError

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from deltasync.debezium.rows import Rows, joined
 from deltasync.errors import RowError
 from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
+from deltasync.replica.constraints import NONE, Constraints
 from deltasync.table import Table, TableId
 
 Row = Mapping[str, str | None]
@@ -242,3 +243,23 @@ def value_of(text: str | None) -> Hashable:
     """What equal numbers have in common: 1.0 and 1.00 are one key."""
     number = Decimal(text or "NaN")
     return number if number.is_finite() else text
+
+
+def constraints_of(foreign: Iterable[Foreign]) -> dict[TableId, Constraints]:
+    """What each child references."""
+    found: dict[TableId, Constraints] = {}
+    for one in foreign:
+        known = found.get(one.child, NONE)
+        found[one.child] = known._replace(parents=known.parents | {one.parent})
+    return found
+
+
+def check(foreign: Foreign, tables: Mapping[TableId, MemoryTable]) -> None:
+    """Raises NoParentError where a row references one that is not there."""
+    child, parent = tables.get(foreign.child), tables.get(foreign.parent)
+    if child is None or parent is None:
+        return
+    if any(
+        row[foreign.column] is not None and (row[foreign.column],) not in parent.rows for row in child.rows.values()
+    ):
+        raise NoParentError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import psycopg
 import structlog
@@ -34,10 +34,12 @@ def followed(
 
     Raises UnreachableError where the table is locked that is to fit for the first time.
     """
-    if not table.captured or table.dropped or table.description is None or table.held == evolve.HOLE:
+    if table.held == evolve.HOLE:
         return table
     if table.pending:
         return advance(connection, table, settings)
+    if not table.captured or table.dropped or table.description is None:
+        return table
     if before is not None and before.captured and before.description == table.description and table.held is None:
         return table
     old = before.description if before is not None else None
@@ -74,18 +76,18 @@ def advance(
     """Carry out what may be now, and say why the rest is held; in the caller's transaction.
 
     `at_cut` are the partitions of the table where all rows from before the next version were applied: that one may be
-    carried out, too.
+    carried out, too. A drop is for `dropping` alone.
     """
     cut = list(at_cut)
-    while table.pending and table.description is not None:
+    while table.pending:
         version = table.pending[0]
-        if version.action != "apply" or not (version.anytime or cut):
+        if version.description is None or version.action != "apply" or not (version.anytime or cut):
             break
         if _had_early_rows(table.description, version, cut):
-            return _held(table, EARLY)
-        why = _carried_out(connection, table.description, version, settings)
+            return refused(table, EARLY)
+        why = attempt(connection, version.description, settings, table.description)
         if why is not None:
-            return table._replace(held=why) if why == LOCKED else _held(table, why)
+            return refused(table, why)
         table = evolve.released(table._replace(description=version.description, pending=table.pending[1:]))
         cut = []
     return table._replace(held=evolve.reason(table, settings.policy))
@@ -94,11 +96,19 @@ def advance(
 def attempt(connection: psycopg.Connection, table: Table, settings: Ddl, found: Table | None = None) -> str | None:
     """Make the replica's table fit, as it fitted `found` until now. Where it returns why not, nothing was done."""
     todo = [] if found is None else changes(found, table, settings.policy)
+    why = tried(connection, settings, lambda: evolve.fit(connection, evolve.marked(table, found), todo))
+    if why is not None:
+        log.warning("table not changed", table=str(table.id), reason=why)
+    return why
+
+
+def tried(connection: psycopg.Connection, settings: Ddl, act: Callable[[], str | None]) -> str | None:
+    """Do something to a table, waiting briefly for its lock. Where it returns why not, nothing was done."""
     try:
         with connection.transaction() as savepoint:
             wait_ms = sql.Literal(int(settings.lock_timeout_s * 1000))
             connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(wait_ms))
-            why = evolve.fit(connection, evolve.marked(table, found), todo)
+            why = act()
             if why is not None:
                 raise psycopg.Rollback(savepoint)
     except psycopg.errors.LockNotAvailable:
@@ -110,20 +120,16 @@ def attempt(connection: psycopg.Connection, table: Table, settings: Ddl, found: 
     return why
 
 
-def _carried_out(connection: psycopg.Connection, before: Table, version: Version, settings: Ddl) -> str | None:
-    why = attempt(connection, version.description, settings, before)
-    if why is not None:
-        log.warning("table not changed", table=str(before.id), reason=why)
-    return why
+def refused(table: SourceTable, why: str) -> SourceTable:
+    """The state of a table whose next version was not carried out; it is tried again where only a lock was missed."""
+    if why == LOCKED:
+        return table._replace(held=why)
+    first, *rest = table.pending
+    return table._replace(held=why, pending=(replace(first, action="hold"), *rest))
 
 
-def _had_early_rows(before: Table, version: Version, cut: Iterable[Claim]) -> bool:
-    if version.lsn is None or not loses_early_rows(changes(before, version.description)):
+def _had_early_rows(before: Table | None, version: Version, cut: Iterable[Claim]) -> bool:
+    if before is None or version.lsn is None or not loses_early_rows(changes(before, version.description)):
         return False
     marks = (claim.progress.watermark for claim in cut)
     return any(mark is not None and mark[1] >= version.lsn for mark in marks)
-
-
-def _held(table: SourceTable, why: str) -> SourceTable:
-    first, *rest = table.pending
-    return table._replace(held=why, pending=(replace(first, action="hold"), *rest))

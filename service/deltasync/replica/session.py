@@ -14,10 +14,10 @@ from deltasync.errors import FencedError, GapError, RefusedError, SourceError, S
 from deltasync.failure import lacks_room
 from deltasync.parking import Parked
 from deltasync.plan import TablePlan
-from deltasync.ports import Batch, Steps
+from deltasync.ports import Batch, Logs, Steps
 from deltasync.progress import Claim, Progress
 from deltasync.readable import Due
-from deltasync.replica import by_hand, catalog, dead_letters, evolve, identity, ledger, pending
+from deltasync.replica import by_hand, catalog, dead_letters, dropping, evolve, identity, ledger, pending
 from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
 from deltasync.replica.writer import Writer
 from deltasync.settings import Settings
@@ -52,6 +52,11 @@ class Replica:
         """True where something of the pipeline is set aside."""
         with self._begin() as connection:
             return dead_letters.are_there(connection, self._settings.pipeline)
+
+    def settled(self) -> int:
+        """Below this number all transactions are in Kafka (see `ports.Replica`)."""
+        with self._begin() as connection:
+            return identity.settled(connection, self._settings.pipeline)
 
     def tables(self) -> dict[TableId, SourceTable]:
         """What is known of the source's tables."""
@@ -108,17 +113,22 @@ class Replica:
             connection.invalidate()
             connection.close()
 
-    def carry_out(self, due: Due, claims: Mapping[Partition, Claim]) -> bool:
+    def carry_out(self, due: Due, claims: Mapping[Partition, Claim], logs: Logs) -> bool:
         """Carry out what is pending of a table (see `ports.Replica`)."""
         pipeline = self._settings.pipeline
         with self._begin() as connection:
-            ledger.fence(connection, pipeline, claims)
+            ledger.fence(connection, pipeline, {} if due.drops else claims)
+            topic = due.table.topic(self._settings.topic_prefix)
+            locked = ledger.lock(connection, pipeline, topic) if due.drops else {}
             known = catalog.load(connection, pipeline, to_change=True).get(due.table)
             if known is None or not known.pending or known.pending[0].log_id != due.log_id:
                 return True
             if driver(connection).info.server_version >= TRANSACTION_TIMEOUT_SINCE:
                 connection.execute(sa.text("SET LOCAL transaction_timeout = 0"))  # a table may be written anew
-            after = pending.advance(driver(connection), known, self._settings.ddl, at_cut=claims.values())
+            if due.drops:
+                known = dropping.drop(connection, self._settings, known, locked, logs)
+            cut = () if due.drops else claims.values()
+            after = pending.advance(driver(connection), known, self._settings.ddl, at_cut=cut)
             catalog.store(connection, pipeline, {due.table: after})
             self._forget({due.table})
         return after.held != pending.LOCKED

@@ -24,7 +24,7 @@ from deltasync.table import TypeName
 
 SCHEMA = "deltasync"
 # Raised with every change of the tables below; `replica setup` migrates, `run` refuses a newer one.
-VERSION = 3
+VERSION = 4
 # What leads from the version before to this one; new tables need no statement.
 MIGRATIONS = {
     2: (
@@ -35,6 +35,11 @@ MIGRATIONS = {
         "ALTER TABLE deltasync.source_table ADD COLUMN pending jsonb NOT NULL DEFAULT '[]'",
         "ALTER TABLE deltasync.source_table ADD COLUMN missing varchar",
         "ALTER TABLE deltasync.source_canary ADD COLUMN refused varchar, ADD COLUMN doubt varchar",
+    ),
+    4: (
+        "ALTER TABLE deltasync.source_table ADD COLUMN gone_lsn bigint",
+        "ALTER TABLE deltasync.source_table ADD COLUMN gone_at_us bigint NOT NULL DEFAULT 0",
+        "ALTER TABLE deltasync.source_canary ADD COLUMN settled_xid bigint",
     ),
 }
 
@@ -162,6 +167,8 @@ source_table = Table(
     Column("description", JSONB),
     Column("missing", String),
     Column("pending", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    Column("gone_lsn", BigInteger),
+    Column("gone_at_us", BigInteger, nullable=False, server_default="0"),
 )
 
 # The newest canary: what the source's heartbeat saw of itself, and when that became visible here. `refused`: why
@@ -177,6 +184,7 @@ source_canary = Table(
     Column("slot_wal_status", String),
     Column("system_identifier", String, nullable=False),
     Column("timeline", Integer, nullable=False),
+    Column("settled_xid", BigInteger),
     Column("refused", String),
     Column("doubt", String),
 )
@@ -199,6 +207,7 @@ CANARY = Description(
         _described("slot_wal_status", "text", "text", not_null=False),
         _described("system_identifier", "text", "text"),
         _described("timeline", "integer", "int4"),
+        _described("settled_xid", "bigint", "int8", not_null=False),
     ),
     ("pipeline",),
 )

@@ -471,20 +471,28 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
   DELETE FROM deltasync.signal
    WHERE date_trunc('hour', now()) > (SELECT c.beat_at FROM deltasync.canary c WHERE c.pipeline = $1)
      AND id ~ '-(open|close)$';
+  -- The mark is set behind the snapshot that tells what is over, so that all of that is before it.
+  UPDATE deltasync.pipeline p
+     SET settled_xid = p.mark_xid, mark_xid = pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+         mark_lsn = pg_current_wal_insert_lsn()
+    FROM pg_replication_slots s
+   WHERE p.pipeline = $1 AND s.slot_name = $3 AND (p.mark_lsn IS NULL OR s.confirmed_flush_lsn >= p.mark_lsn);
   INSERT INTO deltasync.canary AS c (pipeline, beat, beat_at, publication_digest, publication_tables,
-                                     slot_wal_status, system_identifier, timeline)
+                                     slot_wal_status, system_identifier, timeline, settled_xid)
   SELECT $1, 1, clock_timestamp(), md5(coalesce(string_agg(t.name, ',' ORDER BY t.name COLLATE "C"), '')),
          count(t.name),
          (SELECT s.wal_status FROM pg_replication_slots s WHERE s.slot_name = $3),
          (SELECT system_identifier::text FROM pg_control_system()),
-         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int,
+         (SELECT d.settled_xid FROM deltasync.pipeline d WHERE d.pipeline = $1)
     FROM (SELECT quote_ident(p.schemaname) || '.' || quote_ident(p.tablename) AS name
             FROM pg_publication_tables p
            WHERE p.pubname = $2 AND (p.schemaname, p.tablename) <> ('deltasync', 'signal')) t
   ON CONFLICT (pipeline) DO UPDATE
      SET beat = c.beat + 1, beat_at = excluded.beat_at, publication_digest = excluded.publication_digest,
          publication_tables = excluded.publication_tables, slot_wal_status = excluded.slot_wal_status,
-         system_identifier = excluded.system_identifier, timeline = excluded.timeline
+         system_identifier = excluded.system_identifier, timeline = excluded.timeline,
+         settled_xid = excluded.settled_xid
   RETURNING c.beat;
 $body$;
 

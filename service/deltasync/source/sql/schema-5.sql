@@ -5,3 +5,12 @@ CREATE TABLE deltasync.signal (
   type text NOT NULL,
   data text
 );
+
+-- Which transactions are in Kafka, all of them: those below settled_xid. Those below mark_xid are, too, once
+-- the slot is confirmed behind mark_lsn, the log's end when they were over.
+ALTER TABLE deltasync.pipeline
+  ADD COLUMN mark_xid bigint, ADD COLUMN mark_lsn pg_lsn, ADD COLUMN settled_xid bigint;
+ALTER TABLE deltasync.canary ADD COLUMN settled_xid bigint;
+-- The transaction of an entry.
+ALTER TABLE deltasync.schema_log ADD COLUMN xid bigint;
+ALTER TABLE deltasync.schema_log ALTER COLUMN xid SET DEFAULT pg_current_xact_id()::text::bigint;

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from tests.property.kinds import PLACEHOLDER
-from tests.property.source import Row
+from tests.property.kinds import PLACEHOLDER, Row
 
 from deltasync.change import Partition
 from deltasync.debezium.rows import RowDecoder, Rows

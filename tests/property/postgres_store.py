@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import psycopg
 from psycopg import sql
-from tests.property.source import Row
+from tests.property.kinds import Row
 
 from deltasync.change import Partition
 from deltasync.parking import Letter

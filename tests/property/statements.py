@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from tests.property.kinds import Shape
-from tests.property.source import Row, Source
+from tests.property.kinds import Row, Shape
+from tests.property.source import Reshaped, Source
 
 # So many rows of a table are referenced by those of another one.
 _REFERENCED = 3
@@ -101,11 +101,17 @@ def truncate(source: Source, session: int, _table: int, n: int) -> None:
 
 
 def widen(source: Source, session: int, table: int, _n: int) -> None:
-    source.add_column(session, _name(source, table))
+    """ADD COLUMN."""
+    name = _name(source, table)
+    found = source.shapes[name].wider()
+    to = Reshaped(found, _kept(source.shapes[name]), {list(found.kinds)[-1]: None})
+    source.alter(session, name, to, alone=True)
 
 
 def alter(source: Source, session: int, table: int, _n: int) -> None:
-    source.alter_types(session, _name(source, table))
+    """Other types, which hold the same texts and more. No row is sent."""
+    name = _name(source, table)
+    source.alter(session, name, Reshaped(source.shapes[name].altered(), _kept(source.shapes[name])), alone=True)
 
 
 def announce(source: Source, session: int, table: int, _n: int) -> None:
@@ -144,6 +150,10 @@ STATEMENTS: dict[str, Callable[[Source, int, int, int], None]] = {
     "commit": commit,
     "rollback": rollback,
 }
+
+
+def _kept(shape: Shape) -> dict[str, str]:
+    return {name: name for name in shape.kinds}
 
 
 def _name(source: Source, table: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from tests.property.source import Row
+from tests.property.kinds import Row
 
 from deltasync.change import Partition
 from deltasync.parking import Letter

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tests.property.connector import PREFIX, Connector
 from tests.property.keyless import Keyless, counted
-from tests.property.kinds import CTID, UNIQUE, Shape
+from tests.property.kinds import CTID, UNIQUE, Row, Shape
 from tests.property.letters import Letters
 from tests.property.scenario import Op, Scenario, family_of
-from tests.property.source import Row, Source
+from tests.property.source import Source
 from tests.property.statements import STATEMENTS
 from tests.property.store import Store
 from tests.property.worker import GROUP, Clock, Worker

@@ -9,10 +9,10 @@ from deltasync.table import Table
 
 
 def told(shape: Shape, before: Row, after: Row | None) -> Row | None:
-    """What the log has of a row before its change, of a table without a primary key; the rest of it is NULL."""
+    """What the log has of a row before its change: its key, the rest of it is NULL. Without one, all."""
     if shape.table.is_keyless:
         return before
-    if shape.key == shape.record_key or (after is not None and all(before[c] == after[c] for c in shape.key)):
+    if after is not None and (shape.key == shape.record_key or all(before[c] == after[c] for c in shape.key)):
         return None
     return {column: before[column] if column in shape.key else None for column in shape.kinds}
 

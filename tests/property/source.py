@@ -77,6 +77,8 @@ class Source:
         family: Family | None = None,
     ) -> None:
         self.shapes: dict[str, Shape] = {name: shape(name) for name in names}
+        self.first = dict(self.shapes)
+        self.altered: dict[int, str] = {}  # the tables that became other ones than by an addition, by place
         self.committed: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
         self.stream: list[Event] = []
         self.commits: list[int] = []  # the end of each transaction's commit record
@@ -159,7 +161,8 @@ class Source:
         log = partial(self._log, session, lsn, name)
         if old != new and (told is not None or self.shapes[name].key == self.shapes[name].record_key):
             self.moved[lsn] = name, before, after
-            log("d", old, None, moves=True, before=before_image, was=before)
+            gone = self._told(name, before, None) or {}
+            log("d", old, None, moves=True, before=self._image(name, gone), was=before)
             log("c", new, image, lacks=bool(lacking), takes=takes, together=deferred, now=after)
         else:
             log(
@@ -218,21 +221,27 @@ class Source:
             self._rows[name] = {}
             self._log(session, lsn, name, "t", None, None)
 
-    def alter(self, session: int, name: str, to: Reshaped, *, alone: bool = False) -> None:
+    def alter(self, session: int, name: str, to: Reshaped, *, alone: bool = False) -> bool:
         """ALTER TABLE, and the entry that the event trigger makes of it. It has the table until its transaction ends.
 
-        `alone`: only where no other transaction is under way, and in one of its own. What stops a partition by design
-        is left out: what is no addition, where the topic has several.
+        `alone`: only where no other transaction is under way, and in one of its own. What is for an operator alone is
+        left out: what is no addition, where the topic has several partitions, or the table no key. False where it was.
         """
         is_idle = not any(t.touched or t.truncated or t.reshaped for t in self._locks.open.values())
-        if self._locks.is_used(session, name) or (not is_idle if alone else name in self._spread):
-            return
+        if self._locks.is_used(session, name) or (not is_idle if alone else self._is_special(name)):
+            return False
         self._locks.open.setdefault(session, Transaction()).reshaped.add(name)
         self.shapes[name] = to.shape
         self._rows[name] = {identity: to.row(row) for identity, row in self._rows[name].items()}
+        if not alone:
+            self.altered[self._lsn] = name
         self.announce(session, name)
         if alone:
             self.commit(session)
+        return True
+
+    def _is_special(self, name: str) -> bool:
+        return name in self._spread or self.shapes[name].table.is_keyless
 
     def announce(self, session: int, name: str) -> None:
         """An entry of the schema log; not while somebody else alters the table."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 from tests.property.kinds import Row, Shape
-from tests.property.source import Reshaped, Source
+from tests.property.reshape import DDL
+from tests.property.source import Source
 
 # So many rows of a table are referenced by those of another one.
 _REFERENCED = 3
@@ -100,20 +101,6 @@ def truncate(source: Source, session: int, _table: int, n: int) -> None:
     source.truncate(session, [name for i, name in enumerate(source.shapes) if (n >> i) & 1])
 
 
-def widen(source: Source, session: int, table: int, _n: int) -> None:
-    """ADD COLUMN."""
-    name = _name(source, table)
-    found = source.shapes[name].wider()
-    to = Reshaped(found, _kept(source.shapes[name]), {list(found.kinds)[-1]: None})
-    source.alter(session, name, to, alone=True)
-
-
-def alter(source: Source, session: int, table: int, _n: int) -> None:
-    """Other types, which hold the same texts and more. No row is sent."""
-    name = _name(source, table)
-    source.alter(session, name, Reshaped(source.shapes[name].altered(), _kept(source.shapes[name])), alone=True)
-
-
 def announce(source: Source, session: int, table: int, _n: int) -> None:
     source.announce(session, _name(source, table))
 
@@ -131,6 +118,7 @@ def rollback(source: Source, session: int, _table: int, _n: int) -> None:
 
 
 STATEMENTS: dict[str, Callable[[Source, int, int, int], None]] = {
+    **DDL,
     "insert": insert,
     "copy": copy,
     "update": update,
@@ -143,17 +131,11 @@ STATEMENTS: dict[str, Callable[[Source, int, int, int], None]] = {
     "reinsert": reinsert,
     "churn": churn,
     "truncate": truncate,
-    "widen": widen,
-    "alter": alter,
     "announce": announce,
     "beat": beat,
     "commit": commit,
     "rollback": rollback,
 }
-
-
-def _kept(shape: Shape) -> dict[str, str]:
-    return {name: name for name in shape.kinds}
 
 
 def _name(source: Source, table: int) -> str:

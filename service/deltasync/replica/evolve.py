@@ -89,7 +89,7 @@ def _described(
 def _versioned(table: SourceTable, event: SchemaEvent, description: Table, policy: Mapping[str, Action]) -> SourceTable:
     """The state with one more version pending, if it is another one."""
     newest = table.newest or description
-    if newest == description:
+    if replace(newest, former=()) == description:
         return table
     found = changes(newest, description, policy)
     do, anytime = action(found, policy), is_additive(found)

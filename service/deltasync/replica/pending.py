@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import psycopg
 import structlog
@@ -15,8 +16,8 @@ from deltasync.policy import Ddl
 from deltasync.postgres.catalog import describe_table
 from deltasync.progress import Claim
 from deltasync.replica import evolve
-from deltasync.replica.changes import changes, is_additive, loses_early_rows, told
-from deltasync.table import SourceTable, Table, Version
+from deltasync.replica.changes import Kind, changes, is_additive, renames, same, told
+from deltasync.table import Former, SourceTable, Table, Version
 
 log = structlog.get_logger(__name__)
 
@@ -71,22 +72,36 @@ def _first_fit(
 def advance(
     connection: psycopg.Connection, table: SourceTable, settings: Ddl, *, at_cut: Iterable[Claim] = ()
 ) -> SourceTable:
-    """Carry out what may be now, and say why the rest is held; in the caller's transaction.
+    """Carry out what may be now, and say why the rest is held; in the caller's transaction (see `advanced`)."""
+    return advanced(table, settings, partial(_carried_out, connection, settings), at_cut=at_cut)
 
-    `at_cut` are the partitions of the table where all rows from before the next version were applied: that one may be
-    carried out, too.
+
+def advanced(
+    table: SourceTable,
+    settings: Ddl,
+    carry_out: Callable[[Table, Version], str | None],
+    *,
+    at_cut: Iterable[Claim] = (),
+) -> SourceTable:
+    """The state when all was carried out that may be now, and why the rest is held.
+
+    `carry_out` makes a table that is as it is told a version; where it returns why not, nothing was done. `at_cut` are
+    the partitions of the table where all rows from before the next version were applied: that one may be carried out,
+    too.
     """
     cut = list(at_cut)
     while table.pending and table.description is not None:
         version = table.pending[0]
         if version.action != "apply" or not (version.anytime or cut):
             break
-        if _had_early_rows(table.description, version, cut):
+        until = _applied_until(cut)
+        if _had_early_rows(table.description, table.pending, until):
             return _held(table, EARLY)
-        why = _carried_out(connection, table.description, version, settings)
+        why = carry_out(table.description, version)
         if why is not None:
             return table._replace(held=why) if why == LOCKED else _held(table, why)
-        table = evolve.released(table._replace(description=version.description, pending=table.pending[1:]))
+        description = _remembering(table.description, version, until)
+        table = evolve.released(table._replace(description=description, pending=table.pending[1:]))
         cut = []
     return table._replace(held=evolve.reason(table, settings.policy))
 
@@ -110,18 +125,46 @@ def attempt(connection: psycopg.Connection, table: Table, settings: Ddl, found: 
     return why
 
 
-def _carried_out(connection: psycopg.Connection, before: Table, version: Version, settings: Ddl) -> str | None:
+def _carried_out(connection: psycopg.Connection, settings: Ddl, before: Table, version: Version) -> str | None:
     why = attempt(connection, version.description, settings, before)
     if why is not None:
         log.warning("table not changed", table=str(before.id), reason=why)
     return why
 
 
-def _had_early_rows(before: Table, version: Version, cut: Iterable[Claim]) -> bool:
-    if version.lsn is None or not loses_early_rows(changes(before, version.description)):
-        return False
+def _applied_until(cut: Iterable[Claim]) -> int:
+    """The place in the source's log up to which rows were applied."""
     marks = (claim.progress.watermark for claim in cut)
-    return any(mark is not None and mark[1] >= version.lsn for mark in marks)
+    return max((mark[1] for mark in marks if mark is not None), default=-1)
+
+
+def _had_early_rows(before: Table, pending: Sequence[Version], until: int) -> bool:
+    """True where rows from behind changes, written before those were known, may be wrong without a trace.
+
+    They were rounded to the old type, or went into a column whose name is another one's behind this version, or a later
+    one, which may have become known only when the name was free.
+    """
+    version = pending[0]
+    if version.lsn is None:
+        return False
+    retyped = any(found.kind is Kind.CHANGE_TYPE for found in changes(before, version.description))
+    if retyped and version.lsn <= until:
+        return True
+    if any(one.lsn is not None and one.lsn <= until and renames(before, one.description) for one in pending):
+        return True
+    known = ((one, version.description.column(one.name)) for one in before.former if version.lsn <= one.until)
+    return any(column is not None and column.number != one.number for one, column in known)
+
+
+def _remembering(before: Table, version: Version, until: int) -> Table:
+    """The description of a version that was carried out, with the names that columns gave up while rows were ahead."""
+    found = {one.name: one for one in before.former}
+    if version.lsn is not None and version.lsn <= until:
+        for column in before.columns:
+            now = same(column, version.description)
+            if now is None or now.name != column.name:
+                found[column.name] = Former(column.name, column.number, until)
+    return replace(version.description, former=tuple(found.values()))
 
 
 def _held(table: SourceTable, why: str) -> SourceTable:

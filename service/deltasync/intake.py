@@ -161,7 +161,12 @@ def _take_one(record: Record, progress: Progress, tables: Tables, spread: Collec
     partition, offset = record.partition, record.offset
     is_spread = partition.topic in spread
     found = envelope.decode(record)
-    change = found and tables.told(found, is_spread=is_spread, run=record.run)
+    try:
+        change = found and tables.told(found, is_spread=is_spread, run=record.run)
+    except BlockedError:
+        if found is None or tables.is_keyless(found.table) or not rule.is_older(progress, found):
+            raise
+        return Taken(partition, offset, rule.skipped(progress, found))  # its key may have another name by now
     if change is None:
         return Taken(partition, offset, rule.passed(progress, offset))
     if change.table == SCHEMA_LOG:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from deltasync import keyless
 from deltasync.change import Change, Op, Partition
 from deltasync.debezium.keys import RowKeys
-from deltasync.debezium.rows import RowDecoder, row_decoder
+from deltasync.debezium.rows import RowDecoder, UnknownColumnError, row_decoder
 from deltasync.debezium.schema_log import CANARY, CONTROL_TABLES, SIGNAL
 from deltasync.debezium.stock import StockForm
 from deltasync.errors import DeltasyncError, RecordError
@@ -104,7 +104,10 @@ class Tables:
             raise _spread_without_key(change)
         if keys.is_keyless:
             return change if run is None else keyless.told(change, run())
-        return keys.keyed(change)
+        try:
+            return keys.keyed(change)
+        except UnknownColumnError:
+            raise BlockedError(stale(change)) from None
 
     def ready(self, change: Change) -> Change:
         """A change that was `told` as its table's decoder reads it, which is there then.
@@ -176,10 +179,11 @@ class Tables:
 def _is_before(change: Change, version: Version) -> bool:
     """True for a row from before a change of its table, which locked it: whatever the order of transactions.
 
-    A read of an incremental snapshot has the shape of when it was read, and the place of what it came between.
+    A read of an incremental snapshot has the shape of when it was read, and the place of what it came between: what
+    tells is the end of the last commit that was seen by then.
     """
-    place = change.position.seq1
-    return version.lsn is not None and place is not None and place < version.lsn and not change.incremental
+    place = change.position.seq0 if change.incremental else change.position.seq1
+    return version.lsn is not None and place is not None and place < version.lsn
 
 
 def _is_void(change: Change, known: SourceTable) -> bool:

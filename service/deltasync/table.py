@@ -109,13 +109,22 @@ class TypeDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
     multirange: str | None = None
 
 
+class Former(msgspec.Struct, frozen=True):
+    """A name that a column gave up, and the place in the source's log up to which rows may have meant another by it."""
+
+    name: str
+    number: int | None
+    until: int
+
+
 class Table(msgspec.Struct, frozen=True, omit_defaults=True):
     """One version of a table: columns in order, the key's column names in key order.
 
     `primary_key` holds the columns of the index that REPLICA IDENTITY names where there is no primary key.
     `replica_identity` is pg_class.relreplident (d, n, f, i); `kind` is pg_class.relkind (r, p).
     `parent` names the partitioned or inherited parent, if there is one. `types` are all that the columns
-    need and PostgreSQL does not have by itself, each behind those that it is made of.
+    need and PostgreSQL does not have by itself, each behind those that it is made of. `former` names are what the
+    replica remembers: no announcement has them.
     """
 
     schema: str
@@ -127,6 +136,7 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
     persistence: str = "p"
     parent: str | None = None
     types: tuple[TypeDefinition, ...] = ()
+    former: tuple[Former, ...] = ()
 
     @property
     def id(self) -> TableId:

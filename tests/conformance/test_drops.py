@@ -16,24 +16,20 @@ from deltasync.policy import Ddl
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.readable import Due
-from deltasync.replica import memory
 
 _DDL = Ddl(drop_table="apply")
 _DROP = SchemaEvent(2, "drop", T.id, captured=False, complete=True, reason=None, description=None, lsn=50, at_us=7)
 
 
 @pytest.fixture(params=["memory", "real"])
-def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "memory":
-        monkeypatch.setattr(memory, "_POLICY", _DDL.policy)
         store: MemoryStore | PostgresStore = MemoryStore()
     else:
         pipeline = request.getfixturevalue("pipeline")
         kafka = pipeline.settings.kafka.model_copy(update={"topic_prefix": "p"})
-        store = PostgresStore(
-            pipeline.settings.model_copy(update={"ddl": _DDL, "kafka": kafka}), pipeline.replica_admin
-        )
-    found = Bench(store, store.session())
+        store = PostgresStore(pipeline.settings.model_copy(update={"kafka": kafka}), pipeline.replica_admin)
+    found = Bench(store, store.session(ddl=_DDL))
     found.do(events=(event(1, T),))
     yield found
     found.session.close()

@@ -26,7 +26,7 @@ def apply(bench: Bench, *numbers: int, system: str = "1", timeline: int = 1) -> 
     pipeline = bench.store.pipeline
     at = [datetime(2026, 1, 1, 0, 0, number, tzinfo=UTC) for number in numbers]
     beats = [Beat(pipeline, number, when, system, timeline) for number, when in zip(numbers, at, strict=True)]
-    row = (pipeline, str(numbers[-1]), at[-1].isoformat(), "digest", "1", None, system, str(timeline))
+    row = (pipeline, str(numbers[-1]), at[-1].isoformat(), "digest", "1", None, system, str(timeline), None)
     canary = plan_of(table=CANARY, upserts=(Rows(tuple(c.name for c in CANARY.columns), [[value] for value in row]),))
     found = bench.session.open({P0: "id"})[P0]
     assert isinstance(found, Progress)

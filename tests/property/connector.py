@@ -233,7 +233,8 @@ class Connector:
 
         Known (known.jsonl): behind null first halves all is applied again. An update that lacks values may not find
         its row then, a row that takes a new key without its large values takes those of another row, and a unique
-        value that a row had may be another's by now. A table without a key stops.
+        value that a row had may be another's by now. A table without a key stops, and rows from before a change of
+        their table are taken for ones from behind it.
         """
         again = self._source.stream[start : self._written]
         taken = {(event.table, value, event.key) for event in again for value in event.takes}
@@ -241,6 +242,7 @@ class Connector:
             return False
         return not any(
             self._source.is_keyless(event.table.name)
+            or event.lsn in self._source.altered
             or (
                 event.lacks and (event.op == "c" or any(e.table == event.table and e.op in "dt" for e in again[index:]))
             )

@@ -43,7 +43,7 @@ class Reads:
             names = [name for name, shape in self._source.shapes.items() if shape.is_exact]
             if names:
                 self._windows.append(_Window(names[number % len(names)], len(self._source.stream)))
-        elif window.reads is None:
+        elif window.reads is None or self._is_altered(window):
             window.low, window.reads = self._since(window), list(self._source.read(window.name))
         else:
             window.high = len(self._source.stream)
@@ -69,9 +69,15 @@ class Reads:
                 window.low, window.high, window.reads, window.is_written = len(self._source.stream), None, None, False
 
     def _since(self, window: _Window) -> int:
-        """Where the window opened; not in front of a TRUNCATE, of which Debezium's windows do not know."""
+        """Where the window opened; not in front of a TRUNCATE, of which Debezium's windows do not know, nor of DDL."""
         stream, end = self._source.stream, len(self._source.stream)
-        return end if any(event.op == "t" for event in stream[window.low :]) else window.low
+        is_new = any(event.op == "t" for event in stream[window.low :]) or self._is_altered(window)
+        return end if is_new else window.low
+
+    def _is_altered(self, window: _Window) -> bool:
+        """True where the table was altered inside: its rows are read anew."""
+        altered, inside = self._source.altered, self._source.stream[window.low :]
+        return any(altered.get(event.lsn) == window.name for event in inside)
 
     def _left(self, window: _Window, high: int) -> list[Event]:
         inside = [event for event in self._source.stream[window.low : high] if event.table.name == window.name]

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from tests.property.connector import PREFIX, Connector
-from tests.property.kinds import CTID
-from tests.property.source import Row, Source
+from tests.property.kinds import CTID, Row
+from tests.property.source import Source
 from tests.property.store import Store
 
 from deltasync.change import Partition

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from functools import cache
+from itertools import count
+
+import msgspec
 
 from deltasync.table import Column, Table, TypeName
 
+Row = dict[str, str | None]
 PLACEHOLDER = "unavailable_0123456789"
 # In every text, so that a value in a log is found.
 MARK = "zq"
@@ -131,7 +135,8 @@ EXTRA = TEXT
 class Shape:
     """A simulated table: its kinds by column, its description, the columns of its unique indexes and records' keys.
 
-    `reference` is a column with the key of a row of another table, which is named.
+    `reference` is a column with the key of a row of another table, which is named. `numbers` is how many columns it
+    ever had: none has the number of another one.
     """
 
     kinds: dict[str, Kind]
@@ -139,60 +144,125 @@ class Shape:
     record_key: tuple[str, ...]
     unique: tuple[tuple[str, ...], ...] = ()
     reference: tuple[str, str] | None = None
+    numbers: int = 0
 
     def wider(self) -> Shape:
         """The table with one more column."""
-        return shape(self.table.name, sum(column.startswith("extra") for column in self.kinds) + 1, self._is_altered)
+        return self.added(next(name for n in count() if (name := f"extra{n}") not in self.kinds), EXTRA)
+
+    def added(self, name: str, kind: Kind, missing: str | None = None) -> Shape:
+        """The table with a new column, in which the rows that there are hold `missing`, its default."""
+        new = _column(name, kind, self.numbers + 1)
+        new = msgspec.structs.replace(new, missing=missing, default=missing and f"'{missing}'::text")
+        found = self._with({**self.kinds, name: kind}, (*self.table.columns, new))
+        return replace(found, numbers=self.numbers + 1)
+
+    def dropped(self, name: str) -> Shape:
+        """The table without a column, which is in no key."""
+        kinds = {column: kind for column, kind in self.kinds.items() if column != name}
+        return self._with(kinds, (column for column in self.table.columns if column.name != name))
+
+    def renamed(self, old: str, new: str) -> Shape:
+        """The table with a column under another name, which keeps its number."""
+
+        def now(names: Iterable[str]) -> tuple[str, ...]:
+            return tuple(new if name == old else name for name in names)
+
+        columns = now(self.kinds)
+        found = self._with(
+            dict(zip(columns, self.kinds.values(), strict=True)),
+            map(_renamed, self.table.columns, columns),
+            now(self.table.primary_key),
+        )
+        return replace(found, record_key=now(self.record_key), unique=tuple(map(now, self.unique)))
 
     def altered(self) -> Shape:
         """The table with other types, where it has columns that can have them."""
-        return shape(self.table.name, sum(column.startswith("extra") for column in self.kinds), is_altered=True)
+        return self._retyped(
+            {name: _ALTERED.get(kind, kind) for name, kind in self.kinds.items() if name not in self.key}
+        )
 
-    @property
-    def _is_altered(self) -> bool:
-        return any(kind in _ALTERED.values() for kind in self.kinds.values())
+    def required(self, name: str, *, is_required: bool) -> Shape:
+        """The table in which a column may not be NULL, or may."""
+        return self._changed(name, not_null=is_required)
+
+    def defaulted(self, name: str, default: str | None) -> Shape:
+        """The table in which a column has another default, which rows that there are do not get."""
+        return self._changed(name, default=default)
 
     @property
     def key(self) -> tuple[str, ...]:
         return self.table.primary_key
 
     @property
+    def free(self) -> list[str]:
+        """The columns that are in no key, no index and no reference."""
+        taken = {*self.key, *self.record_key, *(name for index in self.unique for name in index)}
+        taken |= {self.reference[0]} if self.reference else set()
+        return [name for name in self.kinds if name not in taken]
+
+    @property
     def is_exact(self) -> bool:
         """True where equal keys are equal bytes, in a snapshot and in the stream."""
         return self.table.name in {*SPREAD, UNIQUE, *FAMILY}
 
-    def taken(self, row: dict[str, str | None]) -> list[Hashable]:
+    def lacks(self, row: Row) -> bool:
+        """True where a row has NULL in a column that may not hold it."""
+        return any(column.not_null and row[column.name] is None for column in self.table.columns)
+
+    def taken(self, row: Row) -> list[Hashable]:
         """The unique values of a row; NULL takes nothing."""
         found = ((columns, tuple(row[name] for name in columns)) for columns in self.unique)
         return [one for one in found if None not in one[1]]
 
-    def identity(self, row: dict[str, str | None]) -> Hashable:
+    def identity(self, row: Row) -> Hashable:
         """What makes two keys one in PostgreSQL."""
         if self.table.is_keyless:
             return row.get(CTID)
         return tuple(_number(row[name]) if self.kinds[name] is NUMERIC else row[name] for name in self.key)
 
+    def _with(self, kinds: dict[str, Kind], columns: Iterable[Column], key: tuple[str, ...] | None = None) -> Shape:
+        primary_key = self.table.primary_key if key is None else key
+        table = msgspec.structs.replace(self.table, columns=tuple(columns), primary_key=primary_key)
+        return replace(self, kinds=kinds, table=table)
+
+    def _retyped(self, kinds: dict[str, Kind]) -> Shape:
+        columns = (
+            _typed(column, kinds[column.name]) if column.name in kinds else column for column in self.table.columns
+        )
+        return self._with({**self.kinds, **kinds}, columns)
+
+    def _changed(self, name: str, **changes: object) -> Shape:
+        columns = (
+            msgspec.structs.replace(column, **changes) if column.name == name else column
+            for column in self.table.columns
+        )
+        return self._with(self.kinds, columns)
+
 
 @cache
-def shape(name: str, extra: int = 0, is_altered: bool = False) -> Shape:  # noqa: FBT001, FBT002 - part of the cache's key
-    """The table of this name, with so many columns added to it, and with other types of those that it had."""
+def shape(name: str) -> Shape:
+    """The table of this name, as it is at first."""
     kinds, key = _TABLES[name]
-    if is_altered:
-        kinds = {column: kind if column in key else _ALTERED.get(kind, kind) for column, kind in kinds.items()}
-    kinds = {**kinds, **{f"extra{n}": EXTRA for n in range(extra)}}
-    columns = tuple(
-        Column(
-            column,
-            kind.sql_type,
-            TypeName("pg_catalog", kind.name),
-            not_null=column in key,
-            element=TypeName("pg_catalog", kind.name[1:]) if kind.name.startswith("_") else None,
-        )
-        for column, kind in kinds.items()
-    )
+    columns = tuple(_column(column, kind, n, column in key) for n, (column, kind) in enumerate(kinds.items(), 1))
     identity, record_key = _WITHOUT_PRIMARY_KEY.get(name, ("d", key))
     table = Table("shop", name, columns, key, identity)
-    return Shape(kinds, table, record_key, _INDEXES.get(name, ()), _REFERENCES.get(name))
+    return Shape(kinds, table, record_key, _INDEXES.get(name, ()), _REFERENCES.get(name), len(kinds))
+
+
+def _column(name: str, kind: Kind, number: int, not_null: bool = False) -> Column:  # noqa: FBT001, FBT002 - as in SQL
+    column = Column(name, kind.sql_type, TypeName("pg_catalog", kind.name), not_null=not_null, number=number)
+    return _typed(column, kind)
+
+
+def _typed(column: Column, kind: Kind) -> Column:
+    element = TypeName("pg_catalog", kind.name[1:]) if kind.name.startswith("_") else None
+    type_ = TypeName("pg_catalog", kind.name)
+    return msgspec.structs.replace(column, sql_type=kind.sql_type, type=type_, element=element)
+
+
+def _renamed(column: Column, name: str) -> Column:
+    return msgspec.structs.replace(column, name=name)
 
 
 def is_big(kind: Kind, text: str | None) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from deltasync.table import Table
+
 if TYPE_CHECKING:
-    from tests.property.kinds import Shape
-    from tests.property.source import Event, Key, Row
+    from tests.property.kinds import Row, Shape
+    from tests.property.source import Event, Key
 
 
 class Family(NamedTuple):
@@ -30,7 +32,13 @@ class Transaction:
         self.touched: set[Key] = set()
         self.shared: set[Key] = set()  # what rows that it touched reference, or did
         self.truncated: set[str] = set()
+        self.reshaped: set[str] = set()  # tables that it altered
+        self.logged: list[tuple[int, Table]] = []  # entries of the schema log
         self.values: set[Key] = set()  # unique ones that it took or gave up
+
+    def has(self, table: str) -> bool:
+        """True where nobody else may use the table until its end."""
+        return table in self.truncated or table in self.reshaped
 
 
 class Locks:
@@ -47,7 +55,7 @@ class Locks:
     def lock(self, session: int, name: str, identities: Iterable[Hashable]) -> bool:
         keys = {(name, identity) for identity in identities}
         others = [transaction for number, transaction in self.open.items() if number != session]
-        if any(name in other.truncated or keys & (other.touched | other.shared) for other in others):
+        if any(other.has(name) or keys & (other.touched | other.shared) for other in others):
             return False
         self.open.setdefault(session, Transaction()).touched |= keys
         return True
@@ -63,7 +71,7 @@ class Locks:
         column, parent = reference
         identity = (row[column],)
         others = [transaction for number, transaction in self.open.items() if number != session]
-        if any(parent in other.truncated or (parent, identity) in other.touched for other in others):
+        if any(other.has(parent) or (parent, identity) in other.touched for other in others):
             return False
         self.open.setdefault(session, Transaction()).shared.add((parent, identity))
         return not is_new or identity in self._rows[parent]
@@ -122,6 +130,9 @@ class Locks:
         self.open[session].values |= values
         return True
 
+    def is_altered(self, session: int, name: str) -> bool:
+        return any(name in o.reshaped for number, o in self.open.items() if number != session)
+
     def is_used(self, session: int, name: str) -> bool:
         others = [transaction for number, transaction in self.open.items() if number != session]
-        return any(name in o.truncated or any(key[0] == name for key in o.touched) for o in others)
+        return any(o.has(name) or any(key[0] == name for key in o.touched) for o in others)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from tests.property.kinds import PLACEHOLDER
-from tests.property.source import Row
+from tests.property.kinds import PLACEHOLDER, Row
 
 from deltasync.change import Partition
 from deltasync.debezium.rows import RowDecoder, Rows
 from deltasync.failure import Verdict, is_to_blame, lacks_room, verdict
 from deltasync.parking import Letter
 from deltasync.plan import TablePlan
+from deltasync.policy import Ddl
 from deltasync.progress import Claim, Progress
 from deltasync.readable import Tables
 from deltasync.replay import Queue, plans_of, queues
@@ -20,6 +20,8 @@ from deltasync.replica.memory import Database, Replica
 from deltasync.replica.memory_table import Foreign, MemoryTable, OperationalError, Unique, value_of
 from deltasync.replica.tables import CANARY
 from deltasync.table import Column, Table, TableId
+
+_DDL = Ddl()
 
 
 class MemoryStore:
@@ -31,8 +33,16 @@ class MemoryStore:
     def __init__(self) -> None:
         self._database = Database()
 
-    def session(self, at: Callable[[str], object] = lambda _place: None, *, ordered: bool = False) -> Replica:
-        return Replica(self._database, at, ordered=ordered)
+    def session(
+        self, at: Callable[[str], object] = lambda _place: None, *, ordered: bool = False, ddl: Ddl = _DDL
+    ) -> Replica:
+        return Replica(self._database, at, ordered=ordered, ddl=ddl)
+
+    def approve(self, table: TableId, ddl: Ddl) -> None:
+        self._database.approve(table, ddl)
+
+    def fill(self, table: Table, rows: Iterable[Row]) -> None:
+        self._database.tables[table.id].fill(rows)
 
     def fail(self) -> Exception:
         return OperationalError("57P01")
@@ -67,6 +77,9 @@ class MemoryStore:
 
     def held(self) -> set[str]:
         return {id_.name for id_, table in self._database.source_tables.items() if table.held is not None}
+
+    def pending(self) -> set[str]:
+        return {id_.name for id_, table in self._database.source_tables.items() if table.pending}
 
     def refit(self, table: Table) -> None:
         self._database.refit(table)

@@ -6,23 +6,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import psycopg
 from psycopg import sql
-from tests.property.source import Row
+from tests.property.kinds import Row
 
 from deltasync.change import Partition
 from deltasync.parking import Letter
 from deltasync.plan import TablePlan
+from deltasync.policy import Ddl
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.replay import replay
 from deltasync.replica import by_hand, ddl, dead_letters, identity, ledger
+from deltasync.replica.approval import approve
 from deltasync.replica.engine import alchemy, driver
 from deltasync.replica.memory_table import Foreign, Unique
 from deltasync.replica.session import Replica
 from deltasync.replica.setup import setup
 from deltasync.settings import Settings, Source
-from deltasync.table import Table
+from deltasync.table import Table, TableId
 
 _OURS = ("ledger", "ledger_audit", "source_table", "source_canary", "dead_letter", "dead_letter_audit")
+
+_DDL = Ddl()
 
 
 class _Plans(list[TablePlan]):
@@ -69,10 +73,18 @@ class PostgresStore:
         self._admin = psycopg.connect(admin, autocommit=True)
         self._core = alchemy(lambda: psycopg.connect(admin))
 
-    def session(self, at: Callable[[str], object] = lambda _place: None, *, ordered: bool = False) -> Replica:
+    def session(
+        self, at: Callable[[str], object] = lambda _place: None, *, ordered: bool = False, ddl: Ddl = _DDL
+    ) -> Replica:
         constraints = {"constraints": "ordered" if ordered else "replica-role"}
         replica = self._settings.replica.model_copy(update=constraints)
-        return _Session(self._settings.model_copy(update={"replica": replica}), at)
+        return _Session(self._settings.model_copy(update={"replica": replica, "ddl": ddl}), at)
+
+    def approve(self, table: TableId, ddl: Ddl) -> None:
+        approve(self._settings.model_copy(update={"ddl": ddl}), [str(table)], "a test")
+
+    def fill(self, table: Table, rows: Iterable[Row]) -> None:  # noqa: ARG002 - see `store.Store`
+        raise AssertionError("Choose other seeds.")
 
     def fail(self) -> Exception:
         return psycopg.errors.AdminShutdown()
@@ -126,6 +138,10 @@ class PostgresStore:
 
     def held(self) -> set[str]:
         query = "SELECT table_name FROM deltasync.source_table WHERE held IS NOT NULL"
+        return {name for (name,) in self._admin.execute(query)}
+
+    def pending(self) -> set[str]:
+        query = "SELECT table_name FROM deltasync.source_table WHERE pending IS NOT NULL AND pending::text <> '[]'"
         return {name for (name,) in self._admin.execute(query)}
 
     def refit(self, table: Table) -> None:

@@ -54,6 +54,10 @@ _ALTERED = 0.15
 _KEYLESS = 0.4
 # How often the replica refuses rows for a while.
 _REFUSED = 0.4
+# How often tables change otherwise than by an addition; how often each of these is applied by itself.
+_RESHAPED, _APPLIED = 0.25, 0.5
+_OF_TABLES = {"rename": 2, "drop": 1, "remake": 2, "require": 1, "default": 1, "alter": 1, "widen": 1, "approve": 3}
+_KINDS = ("rename_column", "drop_column", "widen_type", "set_not_null")
 # A batch of so many records holds all that a scenario has.
 ALL = 1000
 # A batch of so many records holds what only makes sense together.
@@ -81,7 +85,8 @@ class Scenario(NamedTuple):
     With `whole`, transactions are applied whole. The topics of the tables in `spread` have so many `partitions`. The
     initial snapshot leaves out the tables that come `late`, which an incremental one reads. `family` tells of foreign
     keys: what the source does where a row that is referenced goes, and where its key changes; then "ordered" where the
-    replica checks them, "deferrable", and "acts" where its own delete rows with those that they reference.
+    replica checks them, "deferrable", and "acts" where its own delete rows with those that they reference. `ddl` tells
+    of tables that change: "approve", since an operator has a word in it, and the kinds that are applied without one.
     """
 
     tables: tuple[str, ...]
@@ -97,6 +102,7 @@ class Scenario(NamedTuple):
     late: tuple[str, ...] = ()
     whole: bool = False
     family: tuple[str, ...] = ()
+    ddl: tuple[str, ...] = ()
 
 
 def scenario(seed: int) -> Scenario:
@@ -107,7 +113,8 @@ def scenario(seed: int) -> Scenario:
     found = _torn(found, random.Random(f"torn {seed}"))  # noqa: S311 - as above
     found = _altered(found, random.Random(f"altered {seed}"))  # noqa: S311 - as above
     found = _keyless(found, random.Random(f"keyless {seed}"))  # noqa: S311 - as above
-    return _refused(found, random.Random(f"refused {seed}"))  # noqa: S311 - as above
+    found = _refused(found, random.Random(f"refused {seed}"))  # noqa: S311 - as above
+    return _reshaped(found, random.Random(f"reshaped {seed}"))  # noqa: S311 - as above
 
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:
@@ -177,6 +184,15 @@ def _refused(found: Scenario, rng: random.Random) -> Scenario:
     if rng.random() >= _REFUSED or found.whole or found.family or any(op[0] == "lose half" for op in found.ops):
         return found
     return found._replace(ops=_among(rng, found.ops, {"refuse": 6, "admit": 1, "replay": 2}, part=3))
+
+
+def _reshaped(found: Scenario, rng: random.Random) -> Scenario:
+    """With tables that change; not where an operator would have to mind whole transactions, foreign keys, letters."""
+    minded = {"lose half", "refuse"}
+    if rng.random() >= _RESHAPED or found.whole or found.family or any(op[0] in minded for op in found.ops):
+        return found
+    applied = tuple(kind for kind in _KINDS if rng.random() < _APPLIED)
+    return found._replace(ops=_among(rng, found.ops, _OF_TABLES, part=4), ddl=("approve", *applied))
 
 
 def _plain(rng: random.Random) -> Scenario:

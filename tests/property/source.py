@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
+from types import MappingProxyType
 from typing import NamedTuple
 
-import msgspec
-from tests.property.kinds import CTID, Shape, is_big, shape, token, unavailable
+from tests.property.images import image_of, key_of, log_row, told
+from tests.property.kinds import CTID, Row, Shape, is_big, shape
 from tests.property.locks import Family, Locks, Transaction
 
 from deltasync.debezium.schema_log import CANARY, SCHEMA_LOG
-from deltasync.table import TableId
+from deltasync.table import Table, TableId
 
-Row = dict[str, str | None]
 Key = tuple[str, Hashable]
 State = dict[str, dict[Hashable, Row]]
 END = "END"
 _NOWHERE = TableId("", "transaction")
+
+
+class Reshaped(NamedTuple):
+    """What becomes of a table and its rows: what columns are called now that it keeps, and what new ones hold."""
+
+    shape: Shape
+    names: Mapping[str, str]
+    values: Mapping[str, str | None] = MappingProxyType({})
+
+    def row(self, row: Row) -> Row:
+        return {self.names.get(name, name): row[name] for name in row if name in {CTID, *self.names}} | dict(
+            self.values
+        )
 
 
 class Event(NamedTuple):
@@ -64,12 +77,14 @@ class Source:
         family: Family | None = None,
     ) -> None:
         self.shapes: dict[str, Shape] = {name: shape(name) for name in names}
+        self.first = dict(self.shapes)
+        self.altered: dict[int, str] = {}  # the tables that became other ones than by an addition, by place
         self.committed: dict[str, dict[Hashable, Row]] = {name: {} for name in self.shapes}
         self.stream: list[Event] = []
         self.commits: list[int] = []  # the end of each transaction's commit record
         self.beat = 0
         self.system_identifier = 1
-        self.logged: list[tuple[int, str]] = []  # the schema log's rows: id, description
+        self.logged: list[tuple[int, Table]] = []  # the schema log's rows
         self.history: list[State] = []  # the committed rows behind each commit
         self.moved: dict[int, tuple[str, Row, Row]] = {}  # rows that got another key, by place: before and after it
         self._tells_ends = tells_ends
@@ -80,8 +95,9 @@ class Source:
         self._places = count(1)
         self._lsn = 10_000
         self._clock_us = 1_700_000_000_000_000
-        for name in self.shapes:
-            self.logged.append((len(self.logged) + 1, name))
+        self._entries = count(1)
+        self._told_shapes = dict(self.shapes)  # as other sessions see them
+        self.logged += [(next(self._entries), found.table) for found in self.shapes.values()]
 
     # Statements
 
@@ -92,7 +108,9 @@ class Source:
         found = {self.shapes[name].identity(row): row for row in rows}
         there = self._rows[name].keys() | {identity for table, identity in self._locks.gone if table == name}
         fresh = {identity: row for identity, row in found.items() if identity not in there}
-        if not fresh or not self._locks.lock(session, name, fresh) or not self._locks.take(session, name, {}, fresh):
+        if not fresh or any(map(self.shapes[name].lacks, fresh.values())):
+            return
+        if not self._locks.lock(session, name, fresh) or not self._locks.take(session, name, {}, fresh):
             return
         if not all(self._locks.references(session, name, row) for row in fresh.values()):
             return
@@ -122,7 +140,7 @@ class Source:
         told = self._told(name, before, after)
         old, new = self._key(name, before if told is None else told), self._key(name, after)
         lacking = frozenset() if self._is_full(name) else self._untouched(name, before, after)
-        if old != new and lacking and name in self._spread:
+        if (old != new and lacking and name in self._spread) or self.shapes[name].lacks(after):
             return
         if (moved != identity and moved in self._rows[name]) or not self._locks.lock(session, name, (identity, moved)):
             return
@@ -143,7 +161,8 @@ class Source:
         log = partial(self._log, session, lsn, name)
         if old != new and (told is not None or self.shapes[name].key == self.shapes[name].record_key):
             self.moved[lsn] = name, before, after
-            log("d", old, None, moves=True, before=before_image, was=before)
+            gone = self._told(name, before, None) or {}
+            log("d", old, None, moves=True, before=self._image(name, gone), was=before)
             log("c", new, image, lacks=bool(lacking), takes=takes, together=deferred, now=after)
         else:
             log(
@@ -202,33 +221,36 @@ class Source:
             self._rows[name] = {}
             self._log(session, lsn, name, "t", None, None)
 
-    def add_column(self, session: int, name: str) -> None:
-        """ALTER TABLE … ADD COLUMN, and the entry that the event trigger makes of it."""
-        if self._locks.is_used(session, name) or any(t.touched or t.truncated for t in self._locks.open.values()):
-            return
-        wider = self.shapes[name].wider()
-        added = list(wider.kinds)[-1]
-        self.shapes[name] = wider
-        for rows in (self._rows[name], self.committed[name]):
-            for identity in rows:
-                rows[identity] = {**rows[identity], added: None}
-        self.announce(session, name)
-        self.commit(session)
+    def alter(self, session: int, name: str, to: Reshaped, *, alone: bool = False) -> bool:
+        """ALTER TABLE, and the entry that the event trigger makes of it. It has the table until its transaction ends.
 
-    def alter_types(self, session: int, name: str) -> None:
-        """ALTER TABLE … ALTER COLUMN … TYPE: other types, which hold the same texts and more. No row is sent."""
-        if self._locks.is_used(session, name) or any(t.touched or t.truncated for t in self._locks.open.values()):
-            return
-        self.shapes[name] = self.shapes[name].altered()
+        `alone`: only where no other transaction is under way, and in one of its own. What is for an operator alone is
+        left out: what is no addition, where the topic has several partitions, or the table no key. False where it was.
+        """
+        is_idle = not any(t.touched or t.truncated or t.reshaped for t in self._locks.open.values())
+        if self._locks.is_used(session, name) or (not is_idle if alone else self._is_special(name)):
+            return False
+        self._locks.open.setdefault(session, Transaction()).reshaped.add(name)
+        self.shapes[name] = to.shape
+        self._rows[name] = {identity: to.row(row) for identity, row in self._rows[name].items()}
+        if not alone:
+            self.altered[self._lsn] = name
         self.announce(session, name)
-        self.commit(session)
+        if alone:
+            self.commit(session)
+        return True
+
+    def _is_special(self, name: str) -> bool:
+        return name in self._spread or self.shapes[name].table.is_keyless
 
     def announce(self, session: int, name: str) -> None:
-        """An entry of the schema log."""
-        self.logged.append((len(self.logged) + 1, name))
-        key, image = self.log_row(*self.logged[-1])
+        """An entry of the schema log; not while somebody else alters the table."""
+        if self._locks.is_altered(session, name):
+            return
+        entry = next(self._entries), self.shapes[name].table
         transaction = self._locks.open.setdefault(session, Transaction())
-        transaction.events.append(Event(0, self._write(), 0, SCHEMA_LOG, "c", key, image))
+        transaction.logged.append(entry)
+        transaction.events.append(Event(0, self._write(), 0, SCHEMA_LOG, "c", *log_row(*entry)))
 
     def heartbeat(self) -> None:
         """The heartbeat's query, in a transaction of its own."""
@@ -251,6 +273,9 @@ class Source:
                 self.committed[name].pop(identity, None)
             else:
                 self.committed[name][identity] = row
+        for name in transaction.reshaped:
+            self._told_shapes[name], self.committed[name] = self.shapes[name], dict(self._rows[name])
+        self.logged += transaction.logged
         self._write()
         self._clock_us += step_us
         number = len(self.commits)
@@ -272,6 +297,8 @@ class Source:
             self._rows[name].pop(identity, None)
             if identity in self.committed[name]:
                 self._rows[name][identity] = self.committed[name][identity]
+        for name in transaction.reshaped:
+            self.shapes[name], self._rows[name] = self._told_shapes[name], dict(self.committed[name])
 
     def commit_all(self) -> None:
         for session in list(self._locks.open):
@@ -299,20 +326,19 @@ class Source:
 
     def snapshot(self) -> Iterable[tuple[TableId, bytes | None, str]]:
         """The rows that a snapshot reads: committed ones."""
-        for name, rows in self.committed.items():
-            for row in rows.values():
-                yield self.shapes[name].table.id, self._key(name, row, snapshot=True), self._image(name, row, snap=True)
+        for name in self.shapes:
+            yield from ((read.table, read.key, read.after or "") for read in self.read(name))
         if self.beat:
             yield CANARY, b'{"pipeline":"p"}', self.canary_row()
         for entry in self.logged:
-            yield SCHEMA_LOG, *self.log_row(*entry)
+            yield SCHEMA_LOG, *log_row(*entry)
 
     def read(self, name: str) -> Iterable[Event]:
         """The rows of a table that a chunk of an incremental snapshot reads: committed ones."""
-        table = self.shapes[name].table.id
+        found = self._told_shapes[name]
         for row in self.committed[name].values():
-            key, image = self._key(name, row, snapshot=True), self._image(name, row, snap=True)
-            yield Event(0, 0, self._clock_us, table, "r", key, image)
+            key, image = key_of(found, row, snapshot=True), image_of(found, row, snapshot=True)
+            yield Event(0, 0, self._clock_us, found.table.id, "r", key, image)
 
     def canary_row(self) -> str:
         return (
@@ -320,13 +346,6 @@ class Source:
             '"publication_tables":1,"slot_wal_status":null,'
             f'"system_identifier":"{self.system_identifier}","timeline":1}}'
         )
-
-    def log_row(self, id_: int, name: str) -> tuple[bytes, str]:
-        """The key and the image of an entry of the schema log."""
-        description = msgspec.json.encode(self.shapes[name].table).decode()
-        row = {"id": id_, "event": "ddl", "tag": "", "schema_name": "shop", "table_name": name}
-        row |= {"captured": True, "complete": True, "description": description}
-        return b'{"id":%d}' % id_, msgspec.json.encode(row).decode()
 
     # The log
 
@@ -360,26 +379,14 @@ class Source:
         return name in self._full or self.shapes[name].table.replica_identity == "f"
 
     def _told(self, name: str, before: Row, after: Row | None) -> Row | None:
-        """What the log has of a row before its change, of a table without a primary key; the rest of it is NULL."""
-        shape = self.shapes[name]
-        if shape.table.is_keyless:
-            return before
-        if shape.key == shape.record_key or (after is not None and all(before[c] == after[c] for c in shape.key)):
-            return None
-        return {column: before[column] if column in shape.key else None for column in shape.kinds}
+        return told(self.shapes[name], before, after)
 
     def _untouched(self, name: str, before: Row, after: Row) -> frozenset[str]:
         kinds = self.shapes[name].kinds
         return frozenset(c for c, kind in kinds.items() if is_big(kind, before[c]) and before[c] == after[c])
 
-    def _key(self, name: str, row: Row, *, snapshot: bool = False) -> bytes | None:
-        """The key that Debezium gives to a record."""
-        kinds, key = self.shapes[name].kinds, self.shapes[name].record_key
-        if not key:
-            return None
-        return ("{" + ",".join(f'"{c}":{token(kinds[c], row[c], snapshot)}' for c in key) + "}").encode()
+    def _key(self, name: str, row: Row) -> bytes | None:
+        return key_of(self.shapes[name], row)
 
-    def _image(self, name: str, row: Row, lacking: frozenset[str] = frozenset(), *, snap: bool = False) -> str:
-        kinds = self.shapes[name].kinds
-        tokens = (unavailable(k) if c in lacking else token(k, row[c], snap) for c, k in kinds.items())
-        return "{" + ",".join(f'"{c}":{t}' for c, t in zip(kinds, tokens, strict=True)) + "}"
+    def _image(self, name: str, row: Row, lacking: frozenset[str] = frozenset()) -> str:
+        return image_of(self.shapes[name], row, lacking)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from tests.property.kinds import Shape
-from tests.property.source import Row, Source
+from tests.property.kinds import Row, Shape
+from tests.property.reshape import DDL
+from tests.property.source import Source
 
 # So many rows of a table are referenced by those of another one.
 _REFERENCED = 3
@@ -100,14 +101,6 @@ def truncate(source: Source, session: int, _table: int, n: int) -> None:
     source.truncate(session, [name for i, name in enumerate(source.shapes) if (n >> i) & 1])
 
 
-def widen(source: Source, session: int, table: int, _n: int) -> None:
-    source.add_column(session, _name(source, table))
-
-
-def alter(source: Source, session: int, table: int, _n: int) -> None:
-    source.alter_types(session, _name(source, table))
-
-
 def announce(source: Source, session: int, table: int, _n: int) -> None:
     source.announce(session, _name(source, table))
 
@@ -125,6 +118,7 @@ def rollback(source: Source, session: int, _table: int, _n: int) -> None:
 
 
 STATEMENTS: dict[str, Callable[[Source, int, int, int], None]] = {
+    **DDL,
     "insert": insert,
     "copy": copy,
     "update": update,
@@ -137,8 +131,6 @@ STATEMENTS: dict[str, Callable[[Source, int, int, int], None]] = {
     "reinsert": reinsert,
     "churn": churn,
     "truncate": truncate,
-    "widen": widen,
-    "alter": alter,
     "announce": announce,
     "beat": beat,
     "commit": commit,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from tests.property.source import Row
+from tests.property.kinds import Row
 
 from deltasync.change import Partition
 from deltasync.parking import Letter
+from deltasync.policy import Ddl
 from deltasync.ports import Replica
 from deltasync.progress import Progress
 from deltasync.replica.memory_table import Foreign, Unique
-from deltasync.table import Table
+from deltasync.table import Table, TableId
 
 
 class Store(Protocol):
@@ -21,11 +22,17 @@ class Store(Protocol):
     pipeline: str
     waits_for_locks: bool
 
-    def session(self, at: Callable[[str], object] = ..., *, ordered: bool = ...) -> Replica:
+    def session(self, at: Callable[[str], object] = ..., *, ordered: bool = ..., ddl: Ddl = ...) -> Replica:
         """A session that calls `at` with the place where it is (see `replica.memory.Replica`).
 
         Foreign keys are checked where it is `ordered`.
         """
+
+    def approve(self, table: TableId, ddl: Ddl) -> None:
+        """Have what waits of a table applied, as an operator does. Raises RefusedError where that will not do."""
+
+    def fill(self, table: Table, rows: Iterable[Row]) -> None:
+        """Have a table hold these rows alone."""
 
     def fail(self) -> Exception:
         """What this database raises where it ends a session."""
@@ -54,6 +61,9 @@ class Store(Protocol):
 
     def held(self) -> set[str]:
         """The tables that wait until the replica's was made to fit."""
+
+    def pending(self) -> set[str]:
+        """The tables with changes that are not carried out."""
 
     def refit(self, table: Table) -> None:
         """Make a held table what the source's is, as an operator does, and release it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.property import whole
+from tests.property import tables, whole
 from tests.property.shrink import failure, from_json, watched
 
 from deltasync import intake, keyless, parking, pipeline, plan, progress
@@ -268,6 +268,7 @@ GUARDS: dict[str, Patch] = {
     "letters are read where a partition is opened": _letters_are_not_read,
     "TRUNCATE makes letters void": _nothing_is_void,
     **whole.GUARDS,
+    **tables.GUARDS,
     "a change of equal rows is known by its number": _numbers_are_not_compared,
     "numbers tell what is new at the watermark": _all_at_the_watermark_is_known,
     "a row under a new number may be one of those before it": _new_numbers_are_new_rows,

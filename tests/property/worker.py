@@ -93,7 +93,7 @@ class Worker:
         self.alive = True
         self.member = _Member(world.broker, GROUP, PREFIX, world.clock.wait)
         self.member.at = self._at
-        self.session = world.store.session(self._at, ordered=world.ordered)
+        self.session = world.store.session(self._at, ordered=world.ordered, ddl=world.ddl)
         kind = TransactionalPipeline if world.whole else Pipeline
         settings = _settings(world.rows_max, ordered=world.ordered)
         self.pipeline = kind(settings, self.member, self.session, _METRICS, Lifecycle(world.clock))

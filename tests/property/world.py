@@ -11,30 +11,34 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tests.property.connector import PREFIX, Connector
 from tests.property.keyless import Keyless, counted
-from tests.property.kinds import CTID, UNIQUE, Shape
+from tests.property.kinds import CTID, UNIQUE, Row, Shape
 from tests.property.letters import Letters
+from tests.property.operator import Operator
 from tests.property.scenario import Op, Scenario, family_of
-from tests.property.source import Row, Source
+from tests.property.source import Source
 from tests.property.statements import STATEMENTS
 from tests.property.store import Store
 from tests.property.worker import GROUP, Clock, Worker
 
 from deltasync.change import Partition, ends_in_half
+from deltasync.debezium.schema_log import SCHEMA_LOG
 from deltasync.kafka.memory import Broker, Consumer, evenly
+from deltasync.policy import Ddl
 from deltasync.progress import Progress
 from deltasync.replica.memory_table import Foreign
 from deltasync.table import TableId
 
 # So many turns without a fault must be enough for all that is left.
 _TURNS_MAX = 400
+# So many rows are written behind a change: some may not be there.
+_ROWS_TRIED = 5
 # Why a partition may stop for good rather than guess.
 _HALTS = ("the connector began anew", "Equal keys of")
-# What is said of a table whose columns were made before the source's changed, and are too narrow now.
-_NARROW = "The replica's table"
 # What waits for a row of another partition, which may have stopped, or is behind what waits.
 _FOLLOWS = ("(23503)", "reference on the replica", "cannot be read", "tells no begin and no end")
 # With whole transactions also behind null first halves: of what was under way when the clock went back.
 _IS_DOUBTFUL = "Nothing is applied before it is whole"
+_SCHEMA_LOG = Partition(f"{PREFIX}.{SCHEMA_LOG}", 0)
 _KEYLESS = "which has no key, and"
 
 
@@ -88,6 +92,9 @@ class World:
         self._source.history.append({name: dict(rows) for name, rows in self._source.committed.items()})
         self.keyless = Keyless(self._source, self._connector, self.broker, store, self._move)
         self._letters = Letters(self._source, self._connector, store, ordered=self.ordered)
+        self.ddl = Ddl.model_validate(dict.fromkeys(scenario.ddl[1:], "apply"))
+        self._approves = bool(scenario.ddl)
+        self._operator = Operator(self._source, store, self.ddl, restart=self._restart, level=self._level)
         self._connector.snapshot(scenario.aborted_reads)
         self._loaded = {p: log.end_offset for p in self.broker.partitions("") if (log := self.broker.log(p))}
         self.keyless.loaded = self._loaded
@@ -204,16 +211,23 @@ class World:
                 self.broker.group(GROUP).committed = {}
             case "outage":
                 self.broker.reachable = not self.broker.reachable
-            case "place":
-                self._place(where, n)
             case "lose half":
                 self._connector.lose_half()
+            case _:
+                self._operate(name, where, n)
+
+    def _operate(self, name: str, where: int, n: int) -> None:
+        match name:
+            case "place":
+                self._place(where, n)
             case "refuse":
                 self._letters.refuse(where, n)
             case "admit":
                 self.store.admit()
             case "replay":
                 self.store.replay(ordered=self.ordered)
+            case "approve":
+                self._operator.approve(where)
             case _:
                 self._disturb_connector(name, where, n)
 
@@ -253,7 +267,8 @@ class World:
             if self.keyless.holds(partition):
                 self.keyless.place(partition, progress.next_offset, back=not n % 2)
                 return
-            self._move(partition, progress.next_offset if n % 2 or is_unique else 0)
+            stays = n % 2 or is_unique or self._approves  # nor are rows from before a change what they were
+            self._move(partition, progress.next_offset if stays else 0)
 
     def _move(self, partition: Partition, offset: int) -> None:
         log = self.broker.log(partition)
@@ -292,10 +307,13 @@ class World:
                 worker.step()
             self.observe()
             if not self._unapplied() and not self.store.held() and not self.store.letters():
-                return
+                if not self.store.pending():
+                    return
+                self._show_changes()
             for partition, progress in self.store.ledger().items():
                 self._look_at(partition, progress.next_offset)
-            self._refit()
+            is_told = str(_SCHEMA_LOG) not in self._unapplied()
+            self._operator.mend(self._troubles(), approves=self._approves, is_told=is_told)
         troubles = self._troubles()
         halts = (*_HALTS, _IS_DOUBTFUL) if self.whole and self._connector.began_anew else _HALTS
         halted = [trouble for trouble in troubles if any(why in trouble for why in halts)]
@@ -307,6 +325,16 @@ class World:
         raise BrokenError(
             f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}, {len(self.store.letters())} letters"
         )
+
+    def _show_changes(self) -> None:
+        """A change of a table is carried out in front of a row from behind it, by a worker that knows of it."""
+        self._restart()
+        for place in range(len(self._source.shapes)):
+            for n in range(_ROWS_TRIED):
+                STATEMENTS["insert"](self._source, 0, place, n)
+                STATEMENTS["reinsert"](self._source, 0, place, n)
+        self._source.commit_all()
+        self._connector.emit(len(self._source.stream))
 
     def _look_at(self, partition: Partition, offset: int) -> None:
         """What an operator does about a record that nobody can read, and one whose second half never comes."""
@@ -335,15 +363,17 @@ class World:
         for ghost in self.ghosts:
             self.broker.expel(ghost)
 
-    def _refit(self) -> None:
-        """What an operator does about tables of which it is told that they have other types than the source's."""
-        held, troubles = self.store.held(), self._troubles()
-        for name, shape in self._source.shapes.items():
-            if name in held or any(f"{_NARROW} {shape.table.id} " in trouble for trouble in troubles):
-                self.store.refit(shape.table)
-                for worker in self._workers:
-                    worker.kill()
-                self._expel_ghosts()
+    def _restart(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+        self._expel_ghosts()
+
+    def _level(self, name: str) -> None:
+        """A table is read anew by hand, now that all is quiet."""
+        self.store.fill(self._source.shapes[name].table, self._source.committed[name].values())
+        partition = Partition(f"{PREFIX}.shop.{name}", 0)
+        log = self.broker.log(partition)
+        self._move(partition, log.end_offset if log else 0)
 
     def _unapplied(self) -> dict[str, int]:
         ledger = self.store.ledger()

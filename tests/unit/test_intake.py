@@ -299,5 +299,5 @@ def test_rows_from_behind_a_change_of_their_table_wait_for_it() -> None:
     spread = described(pending=(Version(2, renamed, "apply", lsn=100),))
     (cut,) = take(rows, {P0: Progress()}, _tables(t=spread), {P0.topic}).cuts.values()
     assert "several partitions" in cut.error.what
-    reads = [record(envelope("r", sequence='["90","99"]', snapshot="incremental"), 0)]
-    assert take(reads, {P0: Progress()}, _tables(t=spread)).taken == []
+    reads = [record(envelope("r", sequence=f'["{seen}","99"]', snapshot="incremental"), seen) for seen in (99, 100)]
+    assert _offsets(take(reads, {P0: Progress(99)}, _tables(t=spread))) == [(P0, 99)]

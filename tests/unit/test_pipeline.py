@@ -15,6 +15,7 @@ from deltasync.ownership import PartitionState
 from deltasync.parking import Letter
 from deltasync.pipeline import Pipeline
 from deltasync.replica.memory import Database, Replica
+from deltasync.replica.memory_evolve import names
 from deltasync.replica.memory_table import Foreign, MemoryTable, OperationalError
 from deltasync.settings import Settings
 from deltasync.table import Table
@@ -111,5 +112,6 @@ def test_a_replica_that_lost_a_column(*, is_assigned_anew: bool) -> None:
 
 
 def _describe(database: Database, table: Table) -> None:
-    database.tables[table.id] = database.tables[table.id].refitted(table)
+    found = database.tables[table.id]
+    database.tables[table.id] = found.changed(table, names(found.table, table))
     database.source_tables[table.id] = described(table)

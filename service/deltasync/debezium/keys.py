@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from deltasync.change import Change, Op
-from deltasync.debezium.rows import NOT_A_FIELD
+from deltasync.debezium.rows import NOT_A_FIELD, UnknownColumnError
 from deltasync.errors import RecordError
 from deltasync.table import Table
 
@@ -57,13 +57,17 @@ class RowKeys:
     def keyed(self, change: Change) -> Change:
         """The change with the key of its row, and the one that it had before where that was another.
 
-        Raises RecordError where it does not hold the key's columns.
+        Raises RecordError where it does not hold the key's values, and UnknownColumnError where it has not its columns:
+        they have other names in another version of the table.
         """
         if self.is_keyless or change.op is Op.TRUNCATE:
             return change
         old = None if change.before is None else self._key(change.before)
         key = old if change.row is None else self._key(change.row)
         if key is None or (change.before is not None and old is None):
+            rows = [row for row in (change.before, change.row) if row is not None]
+            if any(not _fields.decode(row).keys() >= set(self._names) for row in rows):
+                raise UnknownColumnError
             raise _not_told(change, self._table)
         return change._replace(key=key, old_key=old if old != key else None)
 

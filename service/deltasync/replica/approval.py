@@ -95,7 +95,7 @@ def approve(settings: Settings, names: Sequence[str], reason: str) -> dict[str, 
             if table is None or not (table.held or table.pending):
                 raise RefusedError(f"Nothing of {name} waits.", remedy="deltasync schema list shows what does.")
             wanted = evolve.from_drop(table)
-            _refuse(id_, wanted, settings.ddl, is_spread=id_ in several)
+            refuse(id_, wanted, settings.ddl, is_spread=id_ in several)
             after, done[name] = _approved(connection, id_, wanted, settings.ddl)
             catalog.store(connection, settings.pipeline, {id_: after})
             _audit(connection, settings.pipeline, id_, table, done[name], reason)
@@ -107,7 +107,8 @@ def is_carried_out(settings: Settings, names: Iterable[str]) -> bool:
     return not {one.table for one in waiting(settings)}.intersection(names)
 
 
-def _refuse(id_: TableId, table: SourceTable, ddl: Ddl, *, is_spread: bool) -> None:
+def refuse(id_: TableId, table: SourceTable, ddl: Ddl, *, is_spread: bool) -> None:
+    """Raises RefusedError where no word of an operator's would do: a change is to be made by hand."""
     by_hand = "Make the replica's table what it is on the source, then deltasync replica setup (deltasync schema list)."
     if table.held == evolve.NEW:
         return
@@ -130,11 +131,15 @@ def _approved(connection: sa.Connection, id_: TableId, table: SourceTable, ddl: 
     if table.held == evolve.NEW and table.description is not None:
         why = pending.attempt(driver(connection), table.description, ddl)
         return table._replace(held=why), []
-    versions = tuple(replace(version, action="apply") for version in table.pending)
-    after = pending.advance(driver(connection), table._replace(pending=versions), ddl)
+    after = pending.advance(driver(connection), approved(table), ddl)
     if after.held == pending.LOCKED:
         raise UnreachableError(f"{id_} is locked on the replica by somebody else.", remedy="Try again.")
     return after, statements
+
+
+def approved(table: SourceTable) -> SourceTable:
+    """The state in which all that is pending may be carried out."""
+    return table._replace(pending=tuple(replace(version, action="apply") for version in table.pending))
 
 
 def _of_several_partitions(connection: sa.Connection, settings: Settings) -> set[TableId]:

@@ -119,13 +119,9 @@ def is_additive(found: Iterable[SchemaChange]) -> bool:
     return all(change.kind in _ADDITIVE for change in found)
 
 
-def loses_early_rows(found: Sequence[SchemaChange]) -> bool:
-    """True where rows from after these changes, written before they were known, may be wrong without a trace.
-
-    They were rounded to the old type, or went into a column of the name of a new one.
-    """
-    kinds = {change.kind for change in found}
-    return Kind.CHANGE_TYPE in kinds or kinds >= {Kind.DROP_COLUMN, Kind.ADD_COLUMN}
+def renames(old: Table, new: Table) -> bool:
+    """True where a name means another column than before: values of rows that are ahead go into the wrong one."""
+    return any((was := old.column(column.name)) is not None and same(was, new) != column for column in new.columns)
 
 
 def obstacle(found: Iterable[SchemaChange]) -> str | None:

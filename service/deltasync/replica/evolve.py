@@ -130,7 +130,7 @@ def _described(
 def _versioned(table: SourceTable, event: SchemaEvent, description: Table, policy: Mapping[str, Action]) -> SourceTable:
     """The state with one more version pending, if it is another one."""
     newest = table.newest
-    if newest == description:
+    if newest is not None and replace(newest, former=()) == description:
         return table
     found = changes(newest, description, policy)
     do, anytime = action(found, policy), newest is None or is_additive(found)

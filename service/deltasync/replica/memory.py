@@ -19,10 +19,10 @@ from deltasync.policy import Ddl
 from deltasync.ports import Batch, Logs, Steps
 from deltasync.progress import Claim, Progress, placed
 from deltasync.readable import Due
-from deltasync.replica import dropping, evolve
-from deltasync.replica.changes import guessed, same
+from deltasync.replica import approval, dropping, evolve
 from deltasync.replica.constraints import parents_first
 from deltasync.replica.ledger import added, fenced, recreated
+from deltasync.replica.memory_evolve import advance, followed, names
 from deltasync.replica.memory_table import (
     Foreign,
     MemoryTable,
@@ -36,7 +36,7 @@ from deltasync.replica.tables import CANARY
 from deltasync.replica.writer import misfit
 from deltasync.table import SourceTable, Table, TableId
 
-_POLICY = Ddl().policy
+_DDL = Ddl()
 
 
 class Database:
@@ -107,10 +107,19 @@ class Database:
 
     def refit(self, table: Table) -> None:
         """Make a table what the source's is, by hand, and release it (see `setup._refit`)."""
-        self.tables[table.id] = self.tables[table.id].refitted(table)
         known = self.source_tables.get(table.id)
+        old = known.description if known is not None else None
+        self.tables[table.id] = self.tables[table.id].changed(table, names(old or table, table))
         if known is not None:
-            self.source_tables[table.id] = known._replace(held=None, description=known.newest, pending=())
+            self.source_tables[table.id] = evolve.released(known._replace(description=known.newest, pending=()))
+
+    def approve(self, id_: TableId, ddl: Ddl) -> None:
+        """Have all that is pending of a table applied (see `approval.approve`)."""
+        table = self.source_tables.get(id_)
+        if table is None or not (table.held or table.pending):
+            raise RefusedError(f"Nothing of {id_} waits.", remedy="")
+        approval.refuse(id_, table, ddl, is_spread=any(p.topic.endswith(f".{id_}") and p.number for p in self.ledger))
+        self.source_tables[id_] = advance(self.tables, approval.approved(table), ddl)
 
 
 class Replica:
@@ -118,15 +127,21 @@ class Replica:
 
     `at` is called with the name of each place where a transaction can fail: "begin", "fenced" (its locks are
     held, nothing is written), "committed" (all is written, the answer is on its way). What it raises, happens.
-    Foreign keys are checked with `ordered` only.
+    Foreign keys are checked with `ordered` only. `ddl` says what becomes of changes of tables.
     """
 
     def __init__(
-        self, database: Database, at: Callable[[str], object] = lambda _place: None, *, ordered: bool = False
+        self,
+        database: Database,
+        at: Callable[[str], object] = lambda _place: None,
+        *,
+        ordered: bool = False,
+        ddl: Ddl = _DDL,
     ) -> None:
         self._database = database
         self._at = at
         self._foreign = database.foreign if ordered else ()
+        self._ddl = ddl
         self._ended = False
 
     def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
@@ -179,13 +194,18 @@ class Replica:
         self._begin()
         try:
             self._fence({} if due.drops else claims)
+            self._at("fenced")
+            if self._ended:
+                raise OperationalError("25P03")
             known = self._database.source_tables.get(due.table)
             if known is not None and known.pending and known.pending[0].log_id == due.log_id:
                 if due.drops:
                     known = self._database.drop(due.table, known, logs)
-                self._database.source_tables[due.table] = _advance(self._database.tables, known, at_cut=bool(claims))
+                after = advance(self._database.tables, known, self._ddl, claims.values())
+                self._database.source_tables[due.table] = after
         finally:
             self.close()
+        self._at("committed")
         return True
 
     def replay(self, plans: Sequence[TablePlan], places: Collection[tuple[Partition, int]]) -> None:
@@ -320,8 +340,8 @@ class Replica:
     def _evolved(self, tables: dict[TableId, MemoryTable], events: Iterable[SchemaEvent]) -> dict[TableId, SourceTable]:
         known = dict(self._database.source_tables)
         for event in events:
-            for id_, table in evolve.fold([event], known, _POLICY).items():
-                known[id_] = _followed(tables, table, known.get(id_))
+            for id_, table in evolve.fold([event], known, self._ddl.policy).items():
+                known[id_] = followed(tables, table, known.get(id_), self._ddl)
         return known
 
 
@@ -335,50 +355,6 @@ def _beat(row: Row) -> Beat:
     return Beat(
         row["pipeline"] or "", int(row["beat"] or 0), at, row["system_identifier"] or "", int(row["timeline"] or 0)
     )
-
-
-def _followed(tables: dict[TableId, MemoryTable], table: SourceTable, before: SourceTable | None) -> SourceTable:
-    """See `pending.followed`."""
-    if table.pending:
-        return _advance(tables, table)
-    if not table.captured or table.dropped or table.description is None:
-        return table
-    if table.description == (before and before.description):
-        return table
-    was_held = table.held is not None or (before is not None and before.held is not None)
-    return table._replace(held=_fit(tables, table.description, was_held=was_held))
-
-
-def _advance(tables: dict[TableId, MemoryTable], table: SourceTable, *, at_cut: bool = False) -> SourceTable:
-    """See `pending.advance`."""
-    while table.pending:
-        version = table.pending[0]
-        new = version.description
-        if new is None or version.action != "apply" or not (version.anytime or at_cut):
-            break
-        existing = tables.setdefault(new.id, MemoryTable(new))
-        pairs = [(old.name, same(old, new)) for old in (table.description or new).columns]
-        tables[new.id] = existing.changed(new, {old: now.name for old, now in pairs if now is not None})
-        table = table._replace(description=new, pending=table.pending[1:])
-        at_cut = False
-    return table._replace(held=evolve.reason(table, _POLICY))
-
-
-def _fit(tables: dict[TableId, MemoryTable], table: Table, *, was_held: bool) -> str | None:
-    """Make the table fit its first description; why not, where it may not be (see `evolve.fit`)."""
-    existing = tables.get(table.id)
-    if existing is None:
-        tables[table.id] = MemoryTable(table)
-        return None
-    missing = [column for column in table.columns if existing.table.column(column.name) is None]
-    why = evolve.difference(existing.table, table) or guessed(missing)
-    for column in table.stored_columns if was_held else ():
-        found = existing.table.column(column.name)
-        if found is None or found.sql_type != column.sql_type:
-            return f"its column {column.name} is not {column.sql_type} on the replica"
-    if why is None:
-        tables[table.id] = existing.widened(table)
-    return why
 
 
 def _fitting(tables: Mapping[TableId, MemoryTable], plan: TablePlan) -> MemoryTable:

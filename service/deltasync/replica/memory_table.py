@@ -6,6 +6,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+import msgspec
+
 from deltasync.debezium.rows import Rows, joined
 from deltasync.errors import RowError
 from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
@@ -118,33 +120,40 @@ class MemoryTable:
             return self._replace(plan.upserts, plan.updates)
 
     def widened(self, table: Table) -> MemoryTable:
-        """The table with the columns that this description has and it lacks, NULL in its rows."""
+        """The table with the columns that this description has and it lacks, which hold what the source's rows held."""
         added = tuple(column for column in table.columns if self.table.column(column.name) is None)
-        empty: Row = {column.name: None for column in added}
-        described = Table(table.schema, table.name, self.table.columns + added, self.table.primary_key)
-        rows = {key: {**row, **empty} for key, row in self.rows.items()}
-        return MemoryTable(described, rows, self.unique, self.refused)
+        return self.changed(msgspec.structs.replace(self.table, columns=self.table.columns + added), {})
 
-    def changed(self, table: Table, names: Mapping[str, str]) -> MemoryTable:
-        """The table as it is described; `names` are the columns that it had, and what these are called now."""
-        old = {new: old for old, new in names.items()}
-        columns = [column.name for column in table.columns]
+    def changed(self, table: Table, names: Mapping[str, str | None]) -> MemoryTable:
+        """The table behind DDL: as described, with what else it had.
+
+        `names` are what columns are called now, where they have another name, or none: those are gone. What is new
+        holds what the source's rows held then. Raises IntegrityError for a row with NULL where that is not allowed.
+        """
+        now = {column.name: names.get(column.name, column.name) for column in self.table.columns}
+        old = {new: name for name, new in now.items() if new is not None}
+        mine = {column.name for column in table.columns}
+        others = tuple(column for column in self.table.columns if (new := now[column.name]) and new not in mine)
+        described = msgspec.structs.replace(table, columns=(*table.columns, *others))
+        missing = {column.name: column.missing for column in described.columns}
         rows = {
-            key: {name: row.get(old[name]) if name in old else None for name in columns}
+            key: {name: row[old[name]] if name in old else missing[name] for name in missing}
             for key, row in self.rows.items()
         }
-        return MemoryTable(table, rows, self.unique, self.refused)
+        if any(column.not_null and row[column.name] is None for column in table.columns for row in rows.values()):
+            raise IntegrityError("23502")
+        unique = [[now.get(name) or name for name in columns] for columns in self.unique]
+        refused = frozenset((new, text) for column, text in self.refused if (new := now.get(column)) is not None)
+        return MemoryTable(described, rows, unique, refused)
 
     def mend(self, before: Row, after: Row) -> None:
         """What an operator writes by hand: a row that has another key by now."""
         self._delete(before)
         self._upsert(after)
 
-    def refitted(self, table: Table) -> MemoryTable:
-        """The table as it is described, its rows with NULL in what they lack."""
-        names = [column.name for column in table.columns]
-        rows = {key: {name: row.get(name) for name in names} for key, row in self.rows.items()}
-        return MemoryTable(table, rows, self.unique, self.refused)
+    def fill(self, rows: Iterable[Row]) -> None:
+        """Hold these rows alone, which somebody wrote by hand."""
+        self.rows = {self._key(row) if self.table.primary_key else object(): dict(row) for row in rows}
 
     def _put(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
         count = 0

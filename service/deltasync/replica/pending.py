@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import takewhile
 
 import psycopg
 import structlog
@@ -15,8 +17,8 @@ from deltasync.policy import Ddl
 from deltasync.postgres.catalog import describe_table
 from deltasync.progress import Claim
 from deltasync.replica import evolve
-from deltasync.replica.changes import changes, is_additive, loses_early_rows, told
-from deltasync.table import SourceTable, Table, Version
+from deltasync.replica.changes import Kind, changes, is_additive, renames, same, told
+from deltasync.table import Former, SourceTable, Table, Version
 
 log = structlog.get_logger(__name__)
 
@@ -73,22 +75,36 @@ def _first_fit(
 def advance(
     connection: psycopg.Connection, table: SourceTable, settings: Ddl, *, at_cut: Iterable[Claim] = ()
 ) -> SourceTable:
-    """Carry out what may be now, and say why the rest is held; in the caller's transaction.
+    """Carry out what may be now, and say why the rest is held; in the caller's transaction (see `advanced`)."""
+    return advanced(table, settings, partial(_carried_out, connection, settings), at_cut=at_cut)
 
-    `at_cut` are the partitions of the table where all rows from before the next version were applied: that one may be
-    carried out, too. A drop is for `dropping` alone.
+
+def advanced(
+    table: SourceTable,
+    settings: Ddl,
+    carry_out: Callable[[Table | None, Table], str | None],
+    *,
+    at_cut: Iterable[Claim] = (),
+) -> SourceTable:
+    """The state when all was carried out that may be now, and why the rest is held.
+
+    `carry_out` makes a table that is as the first description says (None: it is not there) what the second one does;
+    where it returns why not, nothing was done. `at_cut` are the partitions of the table where all rows from before the
+    next version were applied: that one may be carried out, too. A drop is for `dropping` alone.
     """
     cut = list(at_cut)
     while table.pending:
-        version = table.pending[0]
+        version, before = table.pending[0], table.description
         if version.description is None or version.action != "apply" or not (version.anytime or cut):
             break
-        if _had_early_rows(table.description, version, cut):
+        until = _applied_until(cut)
+        if before is not None and _had_early_rows(before, table.pending, until):
             return refused(table, EARLY)
-        why = attempt(connection, version.description, settings, table.description)
+        why = carry_out(before, version.description)
         if why is not None:
             return refused(table, why)
-        table = evolve.released(table._replace(description=version.description, pending=table.pending[1:]))
+        description = _remembering(before, version, until)
+        table = evolve.released(table._replace(description=description, pending=table.pending[1:]))
         cut = []
     return table._replace(held=evolve.reason(table, settings.policy))
 
@@ -128,8 +144,44 @@ def refused(table: SourceTable, why: str) -> SourceTable:
     return table._replace(held=why, pending=(replace(first, action="hold"), *rest))
 
 
-def _had_early_rows(before: Table | None, version: Version, cut: Iterable[Claim]) -> bool:
-    if before is None or version.lsn is None or not loses_early_rows(changes(before, version.description)):
-        return False
+def _carried_out(connection: psycopg.Connection, settings: Ddl, before: Table | None, new: Table) -> str | None:
+    return attempt(connection, new, settings, before)
+
+
+def _applied_until(cut: Iterable[Claim]) -> int:
+    """The place in the source's log up to which rows were applied."""
     marks = (claim.progress.watermark for claim in cut)
-    return any(mark is not None and mark[1] >= version.lsn for mark in marks)
+    return max((mark[1] for mark in marks if mark is not None), default=-1)
+
+
+def _had_early_rows(before: Table, pending: Sequence[Version], until: int) -> bool:
+    """True where rows from behind changes, written before those were known, may be wrong without a trace.
+
+    They were rounded to the old type, or went into a column whose name is another one's behind this version, or a later
+    one, which may have become known only when the name was free. What is behind a drop is another table's.
+    """
+    version, new = pending[0], pending[0].description
+    if version.lsn is None or new is None:
+        return False
+    retyped = any(found.kind is Kind.CHANGE_TYPE for found in changes(before, new))
+    if retyped and version.lsn <= until:
+        return True
+    for one in takewhile(lambda one: not one.is_drop, pending):
+        if one.lsn is not None and one.lsn <= until and one.description and renames(before, one.description):
+            return True
+    known = ((one, new.column(one.name)) for one in before.former if version.lsn <= one.until)
+    return any(column is not None and column.number != one.number for one, column in known)
+
+
+def _remembering(before: Table | None, version: Version, until: int) -> Table | None:
+    """The description of a version that was carried out, with the names that columns gave up while rows were ahead."""
+    new = version.description
+    if before is None or new is None:
+        return new
+    found = {one.name: one for one in before.former}
+    if version.lsn is not None and version.lsn <= until:
+        for column in before.columns:
+            now = same(column, new)
+            if now is None or now.name != column.name:
+                found[column.name] = Former(column.name, column.number, until)
+    return replace(new, former=tuple(found.values()))

@@ -215,8 +215,8 @@ class Replica:
             if self._database.locks.setdefault(partition, self) is not self:
                 raise OperationalError("55P03")
             found = self._database.ledger.get(partition, {}).get(claim.topic_id)
-            if found is None or found.next_offset != claim.progress.next_offset:
-                raise fenced(partition, found and found.next_offset, claim)
+            if found is None or found[:2] != claim.progress[:2]:
+                raise fenced(partition, found and found[:2], claim)
         if self._database.refused is not None:
             raise FencedError(self._database.refused, remedy="")
 

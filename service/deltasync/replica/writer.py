@@ -242,7 +242,7 @@ class Writer:
             copy.write(copy_text(rows.values))
         return self._run(statement(target, rows.columns, statements.staged(stage))).rowcount
 
-    def _run(self, query: sql.Composable, parameters: Sequence[Sequence[str | None]] = ()) -> psycopg.RawCursor:
+    def _run(self, query: sql.SQL | sql.Composed, parameters: Sequence[Sequence[str | None]] = ()) -> psycopg.RawCursor:
         self._tell(query, parameters)
         return psycopg.RawCursor(self._connection).execute(query, parameters or None)
 

@@ -46,6 +46,8 @@ class Readiness:
         self._worker = worker
         self._freshness = Freshness()
         self._differs_since: float | None = None
+        self._applied_to: int | None = None
+        self._lacks_commits = False
         self._replica = Watch("the replica", _REPLICA_EVERY_S, ReplicaReader(settings), self._saw_replica)
         self._kafka = Watch("Kafka", _OTHERS_EVERY_S, KafkaReader(settings))
         self._source = (
@@ -74,6 +76,7 @@ class Readiness:
             kafka=self._kafka.latest,
             source=self._source.latest if self._source else None,
             connector=self._connect.latest if self._connect else None,
+            lacks_commits=self._lacks_commits,
         )
         return judge(facts, age_s_max=self._age_s_max, now=now)
 
@@ -108,3 +111,6 @@ class Readiness:
 
     def _saw_source(self, view: source.View) -> None:
         self._freshness.measured(time.time() - view.clock_us / 1e6)
+        # What was applied by the reading before this one was in the log then.
+        self._lacks_commits = (self._applied_to or 0) > view.log_end
+        self._applied_to = self._replica.latest.value.applied_to if self._replica.latest.value else None

@@ -44,11 +44,15 @@ class Standby:
         self.server = server
         self._admin = psycopg.connect(server.dsn(), autocommit=True)
 
-    def beside(self, dsn: str) -> str:
-        """A connection string for the primary or for this server, whichever takes writes."""
+    def beside(self, dsn: str, **more: str) -> str:
+        """A connection string that names both servers, this one first."""
         port = conninfo_to_dict(dsn)["port"]
-        hosts = {"host": "127.0.0.1,127.0.0.1", "port": f"{port},{self.server.port}"}
-        return make_conninfo(dsn, **hosts, target_session_attrs="read-write")
+        return make_conninfo(dsn, host="127.0.0.1,127.0.0.1", port=f"{self.server.port},{port}", **more)
+
+    def keeps(self, slot: str) -> bool:
+        """True once it has a copy of a slot that outlives the primary."""
+        query = "SELECT FROM pg_replication_slots WHERE slot_name = %s AND synced AND NOT temporary"
+        return self._admin.execute(query, [slot]).rowcount == 1
 
     def at(self, dsn: str) -> str:
         """A connection string for the same database and role here."""
@@ -93,6 +97,8 @@ def standby_of(servers: Addresses, part: str, settings: str = "") -> Iterator[St
         shutil.rmtree(home / server.process.name, ignore_errors=True)
         servers.embedded.start()
         with psycopg.connect(primary.dsn(), autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM RESET synchronized_standby_slots")
+            admin.execute("SELECT pg_reload_conf()")
             admin.execute(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [_SLOT]
             )

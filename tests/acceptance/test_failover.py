@@ -10,11 +10,14 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from tests.acceptance.load import SCHEMA, TABLES, Load, offsets, wait_for_work
-from tests.acceptance.standby import Standby, standby_of
+from tests.acceptance.standby import Standby, another_source, standby_of
 from tests.acceptance.test_gaps import reasons
 from tests.flow import Flow, until
 from tests.servers import Addresses
+
+from deltasync.local.postgres import PostgresServer
 
 # A server is copied, and killed: that is much for a machine that does other things as well.
 pytestmark = pytest.mark.timeout(240)
@@ -77,11 +80,8 @@ def _use_failover(flow: Flow) -> None:
     flow.env["DELTASYNC_SOURCE_FAILOVER"] = "true"
 
 
-def _name_to_connect(flow: Flow, standby: Standby) -> None:
-    flow.env |= {
-        "DELTASYNC_CONNECT_SOURCE_HOST": "127.0.0.1",
-        "DELTASYNC_CONNECT_SOURCE_PORT": str(standby.server.port),
-    }
+def _name_to_connect(flow: Flow, server: PostgresServer) -> None:
+    flow.env |= {"DELTASYNC_CONNECT_SOURCE_HOST": "127.0.0.1", "DELTASYNC_CONNECT_SOURCE_PORT": str(server.port)}
 
 
 @contextmanager
@@ -98,6 +98,7 @@ def test_the_source_fails_over_with_its_slot(flow: Flow, servers: Addresses) -> 
     _use_failover(flow)
     flow.set_up(SCHEMA)
     with standby_of(servers, "source", KEEPS_SLOTS) as standby, _monitored(flow):
+        assert "synchronized_standby_slots names no standby" in flow.cli("check")
         flow.source.execute("ALTER SYSTEM SET synchronized_standby_slots = 'standby'")
         flow.source.execute("SELECT pg_reload_conf()")
         _source_is(flow, standby)
@@ -108,7 +109,7 @@ def test_the_source_fails_over_with_its_slot(flow: Flow, servers: Addresses) -> 
             wait_for_work(flow)
             primary.process.stop(signal.SIGQUIT)
             standby.promote()
-            _name_to_connect(flow, standby)
+            _name_to_connect(flow, standby.server)
             flow.cli("connectors", "apply")
             flow.reconnect()
             wait_for_work(flow)
@@ -119,36 +120,66 @@ def test_the_source_fails_over_with_its_slot(flow: Flow, servers: Addresses) -> 
         flow.source.close()
 
 
-@pytest.mark.parametrize("is_copied", [False, True], ids=["without its slot", "with a slot that is behind"])
-def test_the_source_fails_over_and_lacks_commits(flow: Flow, servers: Addresses, *, is_copied: bool) -> None:
-    """The replica has them: places in the log begin again before those that were applied, until all is read again."""
+def test_the_source_fails_over_with_a_slot_that_is_behind(flow: Flow, servers: Addresses) -> None:
+    """Its log ends before commits that the replica has: nothing comes, and that is told, until all is read again."""
     assert servers.embedded is not None
-    if is_copied:
-        _use_failover(flow)
+    _use_failover(flow)
     flow.set_up(SHOP)
-    with standby_of(servers, "source", KEEPS_SLOTS if is_copied else "") as standby, _monitored(flow):
+    with standby_of(servers, "source", KEEPS_SLOTS) as standby, _monitored(flow):
         _source_is(flow, standby)
         flow.start_worker()
         flow.wait_equal("shop.item", "shop.quiet")
-        until(lambda: standby.keeps(flow.settings.slot) is is_copied, "the slot is copied")
+        until(lambda: standby.keeps(flow.settings.slot), "the slot is copied")
         standby.cut_off()
         flow.source.execute("INSERT INTO shop.quiet VALUES (1)")
         flow.source.execute("UPDATE shop.item SET name = repeat('lost ', 2000)")
         flow.wait_equal("shop.item", "shop.quiet")
         servers.embedded.source.process.stop(signal.SIGQUIT)
         standby.promote()
-        _name_to_connect(flow, standby)
-        said = flow.cli("connectors", "apply", code=0 if is_copied else 1)
-        assert is_copied or "deltasync recover" in said
+        _name_to_connect(flow, standby.server)
+        flow.cli("connectors", "apply")
         flow.reconnect()
         flow.source.execute("UPDATE shop.item SET name = 'unseen' WHERE id = 2; DELETE FROM shop.item WHERE id = 3")
-        lacks = "log ends before what was applied" if is_copied else "The replication slot is missing"
-        until(lambda: lacks in reasons(flow), "readiness tells")
+        until(lambda: "log ends before what was applied" in reasons(flow), "readiness tells")
 
-        flow.cli("recover", "--reason", "failed over", *["--force"][: int(is_copied)])
+        flow.cli("recover", "--reason", "failed over", "--force")
         flow.source.execute("UPDATE shop.item SET name = 'behind it' WHERE id = 4; INSERT INTO shop.quiet VALUES (2)")
         flow.source.execute("UPDATE shop.item SET id = 5000 WHERE id = 5; INSERT INTO shop.quiet VALUES (3)")
         flow.wait_equal("shop.item", "shop.quiet")
         flow.cli("ledger", "accept-source", "--reason", "all was read again")
         until(lambda: reasons(flow) == "", "ready")
+        flow.source.close()
+
+
+def test_another_cluster_takes_the_sources_place(flow: Flow, servers: Addresses) -> None:
+    """Restored from a dump, which lacks the last commits: nothing of it is applied until it was read and accepted."""
+    assert servers.embedded is not None
+    flow.set_up(SHOP)
+    with _monitored(flow):
+        worker = flow.start_worker()
+        flow.wait_equal("shop.item", "shop.quiet")
+    with another_source(servers, flow.pipeline.source_admin) as other:
+        flow.source.execute(
+            "INSERT INTO shop.item VALUES (1000, 'lost'); UPDATE shop.item SET name = 'lost' WHERE id = 1"
+        )
+        flow.wait_equal("shop.item")
+        servers.embedded.source.process.stop(signal.SIGQUIT)
+        admin, dsn = (
+            make_conninfo(found, port=other.port)
+            for found in (flow.pipeline.source_admin, flow.env["DELTASYNC_SOURCE_DSN"])
+        )
+        flow.env |= {"DELTASYNC_SOURCE_DSN": dsn, "DELTASYNC_SOURCE_ADMIN_DSN": admin}
+        flow.pipeline = replace(flow.pipeline, source_admin=admin)
+        flow.reconnect()
+        _name_to_connect(flow, other)
+        flow.cli("source", "setup")
+        assert "deltasync recover" in flow.cli("connectors", "apply", code=1)
+        flow.cli("recover", "--reason", "another cluster")
+        until(lambda: "its system identifier is" in reasons(flow), "it is refused")
+        flow.source.execute("INSERT INTO shop.quiet VALUES (7); DELETE FROM shop.item WHERE id = 2")
+        assert flow.count("shop.quiet") == 0
+        flow.cli("ledger", "accept-source", "--reason", "restored from a dump, and read again")
+        flow.wait_equal("shop.item", "shop.quiet")
+        until(lambda: reasons(flow) == "", "ready")
+        assert not worker.events("record parked")
         flow.source.close()

@@ -30,19 +30,19 @@ def open_partitions(
 
     A GapError stands for one whose topic the ledger knows under another id only: it was deleted and
     made again, and what was in the old one may not be in the new one; or without this partition, which was added since.
-    A SourceError stands for all of them where the source is another one.
+    A SourceError stands for all of them where the source is another one; once that is accepted, all are heard of.
     """
     if not ids:
         return {}
-    refused = connection.execute(_refused(pipeline)).scalar_one_or_none()
-    if refused is not None:
-        return dict.fromkeys(ids, refusal(refused))
     topics = {partition.topic for partition in ids}
     known = {partition.topic for partition in _read(connection, pipeline, topics)}
     new = [p for p in ids if p.topic not in known]
     if new:
         rows = [{**_key(pipeline, p, ids[p]), "next_offset": 0} for p in new]
         connection.execute(insert(ledger).on_conflict_do_nothing(), rows)
+    refused = connection.execute(_refused(pipeline)).scalar_one_or_none()
+    if refused is not None:
+        return dict.fromkeys(ids, refusal(refused))
     opened = _read(connection, pipeline, topics)
     here = {(partition.topic, claim.topic_id) for partition, claims in opened.items() for claim in claims}
     return {

@@ -118,10 +118,11 @@ class Replica:
 
     def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
         self._begin()
+        known = {(p.topic, id_) for p, of_topic in self._database.ledger.items() for id_ in of_topic}
+        opened = {partition: self._open(partition, topic_id, known) for partition, topic_id in ids.items()}
         if self._database.refused is not None:
             return dict.fromkeys(ids, refusal(self._database.refused))
-        known = {(p.topic, id_) for p, of_topic in self._database.ledger.items() for id_ in of_topic}
-        return {partition: self._open(partition, topic_id, known) for partition, topic_id in ids.items()}
+        return {**opened}
 
     def parked(self, ids: Mapping[Partition, str]) -> dict[Partition, Parked]:
         self._begin()

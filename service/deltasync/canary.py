@@ -121,7 +121,7 @@ def refusal(why: str) -> SourceError:
     return SourceError(
         why,
         remedy=(
-            "Read the tables again from it (deltasync resync …), or make sure that it holds what the old one did, as "
+            "Read the tables again from it (deltasync recover), or make sure that it holds what the old one did, as "
             "behind pg_upgrade; then: deltasync ledger accept-source --reason …"
         ),
     )

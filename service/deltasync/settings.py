@@ -117,6 +117,7 @@ class Source(Database):
     slot: str | None = None
     publication: str | None = None
     keyless: bool = False
+    failover: bool = False
 
     _section = "source"
 
@@ -263,16 +264,19 @@ class Settings(BaseSettings):
     def variables(self) -> dict[str, str]:
         """What `${DELTASYNC_…}` stands for in a connector's template; passwords are left out.
 
-        Connect's view of the source (`[connect] source_host` …) defaults to that of the source's DSN. The
-        schemas are one regular expression for a list like `table.include.list`.
+        Connect's view of the source (`[connect] source_host` …) defaults to that of the source's DSN, where that names
+        one host: Debezium takes no more. The schemas are one regular expression for a list like `table.include.list`.
         """
         known = conninfo_to_dict(self.source.conninfo() or "")
+        if "," in str(known.get("host")):
+            known |= {"host": None, "port": None}
         found = {
             "PIPELINE": self.pipeline,
             "TOPIC_PREFIX": self.topic_prefix,
             "SOURCE_SLOT": self.slot,
             "SOURCE_PUBLICATION": self.publication,
             "SOURCE_KEYLESS": str(self.source.keyless).lower(),
+            "SOURCE_FAILOVER": str(self.source.failover).lower(),
             "SOURCE_SCHEMAS": "|".join(_pattern(schema) for schema in self.source.schemas),
             "UNAVAILABLE_VALUE": self.unavailable_value,
             "CONNECT_SOURCE_HOST": self.connect.source_host or known.get("host"),
@@ -354,11 +358,6 @@ def _is_json(value: str) -> bool:
     return True
 
 
-def _names() -> list[str]:
-    """Every setting there is, as `section.key`."""
-    return [name for name, _ in invalid.settings_of(Settings.model_json_schema())]
-
-
 class InForce(NamedTuple):
     """One setting: its variable in the environment, its value, and where that comes from.
 
@@ -374,7 +373,7 @@ class InForce(NamedTuple):
 def in_force(settings: Settings) -> list[InForce]:
     """Every setting as it is."""
     found = []
-    for name in _names():
+    for name, _ in invalid.settings_of(Settings.model_json_schema()):
         section, _, key = name.rpartition(".")
         holder = getattr(settings, section) if section else settings
         given = key in holder.model_fields_set and (not section or section in settings.model_fields_set)

@@ -1,4 +1,4 @@
-"""Standby servers: a synchronous one that is not there, and one that takes a killed primary's place."""
+"""Servers beside those of the stack: a standby that is not there, one that takes over, another source."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -23,6 +24,8 @@ from deltasync.local.postgres import Installation, PostgresServer
 
 # The physical slot by which a standby follows.
 _SLOT = "standby"
+# Puts data into a server's folder before its first start; given the server that it stands beside.
+Prepare = Callable[[PostgresServer, Installation, Path], None]
 
 
 @contextmanager
@@ -44,11 +47,15 @@ class Standby:
         self.server = server
         self._admin = psycopg.connect(server.dsn(), autocommit=True)
 
-    def beside(self, dsn: str) -> str:
-        """A connection string for the primary or for this server, whichever takes writes."""
+    def beside(self, dsn: str, **more: str) -> str:
+        """A connection string that names both servers, this one first."""
         port = conninfo_to_dict(dsn)["port"]
-        hosts = {"host": "127.0.0.1,127.0.0.1", "port": f"{port},{self.server.port}"}
-        return make_conninfo(dsn, **hosts, target_session_attrs="read-write")
+        return make_conninfo(dsn, host="127.0.0.1,127.0.0.1", port=f"{self.server.port},{port}", **more)
+
+    def keeps(self, slot: str) -> bool:
+        """True once it has a copy of a slot that outlives the primary."""
+        query = "SELECT FROM pg_replication_slots WHERE slot_name = %s AND synced AND NOT temporary"
+        return self._admin.execute(query, [slot]).rowcount == 1
 
     def at(self, dsn: str) -> str:
         """A connection string for the same database and role here."""
@@ -72,30 +79,53 @@ class Standby:
 @contextmanager
 def standby_of(servers: Addresses, part: str, settings: str = "") -> Iterator[Standby]:
     """A standby of the stack's `source` or `replica`, which runs again in the end, as it was when it was left."""
-    if servers.embedded is None or servers.folder is None:
-        pytest.skip("the servers are not ours to kill")
-    primary: PostgresServer = getattr(servers.embedded, part)
-    state = states.load(Path(servers.folder))
-    assert state is not None
-    server = PostgresServer(f"{part}_standby", Path(servers.folder), _free_port(), state.admin_password)
-    home = Path(state.postgres_home)
-    try:
-        _copy(primary, postgres.install(home), home / server.process.name, settings)
-        server.start(postgres.install(home))
-        server.wait()
+    with _beside(servers, part, partial(_copy, settings=settings)) as server:
         found = Standby(server)
         try:
             yield found
         finally:
             found.close()
+
+
+@contextmanager
+def another_source(servers: Addresses, dsn: str) -> Iterator[PostgresServer]:
+    """A cluster of its own that holds what a database of the stack's source holds now."""
+    with _beside(servers, "source", lambda _source, _installation, _folder: None) as server:
+        name = str(conninfo_to_dict(dsn)["dbname"])
+        server.create_database(name)
+        assert servers.folder is not None
+        programs = postgres.install(Path(states.load_or_make(Path(servers.folder)).postgres_home)).bin
+        dump = [str(programs / "pg_dump"), "--no-owner", "--no-privileges", dsn]
+        dumped = subprocess.run(dump, check=True, capture_output=True)
+        restore = [str(programs / "psql"), "--quiet", "--set=ON_ERROR_STOP=1", server.dsn(name)]
+        subprocess.run(restore, input=dumped.stdout, check=True, capture_output=True)
+        yield server
+
+
+@contextmanager
+def _beside(servers: Addresses, part: str, prepare: Prepare) -> Iterator[PostgresServer]:
+    """A server beside one of the stack's, which a test may kill: it runs again in the end."""
+    if servers.embedded is None or servers.folder is None:
+        pytest.skip("the servers are not ours to kill")
+    primary: PostgresServer = getattr(servers.embedded, part)
+    state = states.load_or_make(Path(servers.folder))
+    server = PostgresServer(f"{part}_beside", Path(servers.folder), _free_port(), state.admin_password)
+    installation = postgres.install(Path(state.postgres_home))
+    folder = installation.home / server.process.name
+    try:
+        prepare(primary, installation, folder)
+        server.start(installation)
+        server.wait()
+        yield server
     finally:
         server.process.stop(signal.SIGQUIT)
-        shutil.rmtree(home / server.process.name, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         servers.embedded.start()
         with psycopg.connect(primary.dsn(), autocommit=True) as admin:
-            admin.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [_SLOT]
-            )
+            admin.execute("ALTER SYSTEM RESET synchronized_standby_slots")
+            admin.execute("SELECT pg_reload_conf()")
+            query = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
+            admin.execute(query, [_SLOT])
 
 
 def _copy(primary: PostgresServer, installation: Installation, folder: Path, settings: str) -> None:

@@ -48,6 +48,17 @@ def test_the_fence(bench: Bench) -> None:
     other.close()
 
 
+def test_the_fence_knows_watermarks(bench: Bench) -> None:
+    """Places in the source's log may begin anew where the offset stays: who goes by the old ones writes nothing."""
+    here = Progress(1, (4, 5), 7)
+    bench.session.apply(Batch({P0: Claim("id", bench.store.ledger()[P0])}, {P0: here}))
+    bench.store.place(P0, "id", 1)
+    with pytest.raises(FencedError):
+        bench.session.apply(Batch({P0: Claim("id", here)}, {P0: here._replace(next_offset=2, skipped=1)}))
+
+    assert bench.store.ledger()[P0][:2] == (1, None)
+
+
 def test_steps(bench: Bench) -> None:
     """What comes step by step finds what was done before it; where a step fails, nothing is written."""
     steps = [

@@ -11,6 +11,7 @@ from tests.conftest import Pipeline
 from tests.property.postgres_store import PostgresStore
 
 from deltasync.canary import Beat
+from deltasync.change import Partition
 from deltasync.debezium.rows import Rows
 from deltasync.errors import FencedError, RefusedError, SourceError
 from deltasync.ports import Batch
@@ -54,11 +55,13 @@ def test_another_source_is_refused(bench: Bench) -> None:
     assert bench.rows() == {("1", "a", "b")}
     assert bench.store.ledger() == {P0: applied, P1: Progress()}
 
+    made_meanwhile = Partition("p.shop.w", 0)
+    assert isinstance(other.open({made_meanwhile: "id"})[made_meanwhile], SourceError)
     audited, _ = other.moved_since(0)
     with pytest.raises(RefusedError):
         bench.store.accept(" ")
     bench.store.accept("it was upgraded")
-    assert other.moved_since(audited)[1] == {P0, P1}
+    assert other.moved_since(audited)[1] == {P0, P1, made_meanwhile}
     assert other.open({P0: "id"}) == {P0: anew(applied)}
     other.close()
     apply(bench, 1, system="2")

@@ -116,7 +116,7 @@ def test_pause_resume_and_delete_in_the_order_that_works(source: Flow, client: C
     drop_slot(source)
     said = " ".join(source.cli("connectors", "apply", code=1).split())
     assert "no longer available on the server" in said
-    assert "--reset-offsets" in said
+    assert "deltasync recover" in said
 
     said = source.cli("connectors", "delete", source.connector, "--reset-offsets")
     assert f"The source has no slot {source.settings.slot}." in said
@@ -161,5 +161,5 @@ def test_supervisor_restarts_what_passes_and_leaves_what_does_not(
     until(lambda: condition(client, source.connector) is Condition.FAILED, "the task misses its slot")
     (action,) = supervisor.check(time.monotonic() + 60)
     assert (action.verdict, supervisor.restarts) == (Verdict.LEFT, 1)
-    assert "--reset-offsets" in action.remedy
+    assert "deltasync recover" in action.remedy
     assert supervisor.check(time.monotonic() + 120) == []

@@ -42,6 +42,19 @@ def test_a_server_that_is_not_there(pipeline: Pipeline) -> None:
     assert "\n" not in unreachable.value.what
 
 
+def test_several_hosts(pipeline: Pipeline) -> None:
+    """The first that answers and takes writes; where none does, all are named."""
+    port = conninfo_to_dict(pipeline.source_admin)["port"]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        gone = unused.getsockname()[1]
+        two = make_conninfo(pipeline.source_admin, host="127.0.0.1,127.0.0.1", port=f"{gone},{port}")
+        with connect(two, name="test") as connection:
+            assert connection.info.port == int(port or 0)
+        with pytest.raises(UnreachableError, match=rf"at 127\.0\.0\.1:{gone},127\.0\.0\.1:1/\w+ does not answer"):
+            connect(make_conninfo(two, port=f"{gone},1"), name="test")
+
+
 def test_a_login_that_is_turned_down(pipeline: Pipeline) -> None:
     with pytest.raises(UnreachableError, match='turned the connection down: database "no_such'):
         connect(make_conninfo(pipeline.source_admin, dbname="no_such_database"), name="test")

@@ -40,7 +40,10 @@ class Announced(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """All that is judged. `announced` is empty before the first set-up; `triggers` counts ours that are enabled."""
+    """All that is judged. `announced` is empty before the first set-up; `triggers` counts ours that are enabled.
+
+    `copied`: standbys may keep copies of the slot; `awaited` are those that have to have what the connector gets.
+    """
 
     server: Server
     installed: Installed
@@ -53,6 +56,8 @@ class Facts(NamedTuple):
     publication: Publication | None
     announced: tuple[Announced, ...]
     triggers: int
+    copied: bool = False
+    awaited: str = ""
 
 
 def read(connection: Connection[TupleRow], pipeline: Pipeline, role: str) -> Facts:
@@ -63,10 +68,11 @@ def read(connection: Connection[TupleRow], pipeline: Pipeline, role: str) -> Fac
                (SELECT setting::bigint FROM pg_settings WHERE name = 'idle_replication_slot_timeout'),
                s.plugin::text, s.database = current_database(),
                (SELECT count(*) FROM pg_event_trigger
-                 WHERE evtname IN ('deltasync_ddl', 'deltasync_drop') AND evtenabled = 'A')
+                 WHERE evtname IN ('deltasync_ddl', 'deltasync_drop') AND evtenabled = 'A'),
+               (to_jsonb(s) ->> 'failover')::boolean, current_setting('synchronized_standby_slots', true)
           FROM (SELECT) AS always LEFT JOIN pg_replication_slots s ON s.slot_name = %s
     """
-    row = connection.execute(query, [pipeline.slot]).fetchone() or (False, None, None, None, None, 0)
+    row = connection.execute(query, [pipeline.slot]).fetchone() or (False, *[None] * 4, 0, None, None)
     installed = read_installed(connection, pipeline, role)
     return Facts(
         server=read_server(connection, pipeline),
@@ -80,6 +86,8 @@ def read(connection: Connection[TupleRow], pipeline: Pipeline, role: str) -> Fac
         publication=_publication(connection, pipeline.publication),
         announced=_announced(connection, pipeline) if installed.version else (),
         triggers=row[5],
+        copied=bool(row[6]),
+        awaited=row[7] or "",
     )
 
 
@@ -263,6 +271,25 @@ def _announcements(announced: tuple[Announced, ...], publication: Publication, p
             )
 
 
+def _copies(facts: Facts, pipeline: Pipeline) -> Iterator[Finding]:
+    if not facts.copied:
+        yield _found(
+            Gravity.WARNING,
+            f"No standby keeps a copy of the slot {pipeline.slot}.",
+            "It was made without `failover`, or on a PostgreSQL before 17: it does not outlive the source's server.",
+            f"ALTER_REPLICATION_SLOT {pipeline.slot} (FAILOVER true), on a replication connection while the "
+            'connector is stopped: README, "The source fails over".',
+        )
+    elif not facts.awaited:
+        yield _found(
+            Gravity.WARNING,
+            "The source's synchronized_standby_slots names no standby.",
+            "The connector may get commits that a standby lacks; where that takes over, all tables are read again.",
+            "ALTER SYSTEM SET synchronized_standby_slots = '…'; with the physical slots of the standbys that may; "
+            "SELECT pg_reload_conf();",
+        )
+
+
 def _slot(facts: Facts, slot: SlotState, pipeline: Pipeline) -> Iterator[Finding]:
     if facts.plugin != "pgoutput" or not facts.database_of_slot:
         yield _found(
@@ -271,6 +298,8 @@ def _slot(facts: Facts, slot: SlotState, pipeline: Pipeline) -> Iterator[Finding
             "The connector cannot read from it.",
             f"Choose another name (`slot` in [source]), or SELECT pg_drop_replication_slot('{pipeline.slot}');",
         )
+    if pipeline.failover:
+        yield from _copies(facts, pipeline)
     if slot.wal_status == "lost" or slot.invalidation_reason:
         why = f" ({slot.invalidation_reason})" if slot.invalidation_reason else ""
         yield _found(

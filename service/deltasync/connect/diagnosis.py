@@ -37,9 +37,9 @@ _RESTART = "then `deltasync connectors restart`"
 _PERMANENT = (
     Reason(
         re.compile(r"no longer available on the server"),
-        "The slot is gone, or no longer holds the changes that come next: they are lost to Kafka. Start anew: "
-        "`deltasync connectors delete NAME --reset-offsets`, drop the slot, empty the replica's tables, "
-        "`deltasync connectors apply`. Never use snapshot.mode=when_needed: it hides the gap.",
+        "The slot is gone, or no longer holds the changes that come next: they are lost to Kafka. `deltasync recover` "
+        'makes another slot and reads the tables again; with consistency = "transaction" start anew (see the README). '
+        "Never use snapshot.mode=when_needed: it hides the gap.",
     ),
     Reason(
         re.compile(r"Publication autocreation is disabled"),

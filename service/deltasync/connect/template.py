@@ -26,6 +26,7 @@ _LISTS = frozenset({"column.exclude.list", "snapshot.select.statement.overrides"
 _VARIABLE = re.compile(r"\$\{(DELTASYNC_[^}]*|[A-Za-z_]\w*)\}")
 _HINTS = {
     UNAVAILABLE_VALUE: "Make one with `openssl rand -hex 16` and keep it for ever: it marks what did not travel.",
+    "DELTASYNC_CONNECT_SOURCE_HOST": "Debezium takes one host: where the source's DSN names several, the primary's.",
     "DELTASYNC_CONNECT_SOURCE_PASSWORD": f"Give a reference that Connect resolves, like {REFERENCE}.",
 }
 

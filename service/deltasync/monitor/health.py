@@ -52,7 +52,8 @@ class Facts(NamedTuple):
     """All that is judged. `age_s` is the canary's (see freshness); what is not set up is None.
 
     `failing` is what the worker's own session on the replica meets; `differs_s` for how long the
-    publication has not been what was announced. A connector that Connect does not know is None, too.
+    publication has not been what was announced; `lacks_commits`, that the source's log ends before what was applied.
+    A connector that Connect does not know is None, too.
     """
 
     state: State
@@ -65,6 +66,7 @@ class Facts(NamedTuple):
     kafka: Reading[None]
     source: Reading[source.View] | None = None
     connector: Reading[Status | None] | None = None
+    lacks_commits: bool = False
 
 
 def judge(facts: Facts, *, age_s_max: float, now: float) -> list[Reason]:
@@ -117,6 +119,13 @@ def _servers(facts: Facts, now: float) -> Iterator[Reason]:
 
 
 def _source(facts: Facts) -> Iterator[Reason]:
+    if facts.lacks_commits:
+        yield Reason(
+            "The source's log ends before what was applied.",
+            "It failed over to a server, or went back to a backup, that lacks commits which the replica has. The "
+            "connector passes nothing on until that log has come as far again: what is committed meanwhile is lost.",
+            "Run `deltasync recover --force`: it goes on from where the source is, and reads the tables again.",
+        )
     found = facts.source.value if facts.source else None
     if found is None:
         return

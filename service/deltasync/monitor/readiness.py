@@ -47,6 +47,8 @@ class Readiness:
         self._freshness = Freshness()
         self._differs_since: float | None = None
         self._unread: float | None = None  # since when nobody reads the slot
+        self._applied_to: int | None = None
+        self._lacks_commits = False
         self._replica = Watch("the replica", _REPLICA_EVERY_S, ReplicaReader(settings), self._saw_replica)
         self._kafka = Watch("Kafka", _OTHERS_EVERY_S, KafkaReader(settings))
         self._source = (
@@ -77,6 +79,7 @@ class Readiness:
             kafka=self._kafka.latest,
             source=self._source.latest if self._source else None,
             connector=self._connect.latest if self._connect else None,
+            lacks_commits=self._lacks_commits,
         )
         return judge(facts, age_s_max=self._age_s_max, now=now)
 
@@ -118,3 +121,6 @@ class Readiness:
         unread = view.slot is not None and view.slot.is_unread
         self._unread = (self._unread or time.monotonic()) if unread else None
         self._freshness.measured(time.time() - view.clock_us / 1e6)
+        # What was applied by the reading before this one was in the log then.
+        self._lacks_commits = (self._applied_to or 0) > view.log_end
+        self._applied_to = self._replica.latest.value.applied_to if self._replica.latest.value else None

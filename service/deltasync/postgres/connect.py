@@ -48,9 +48,10 @@ def connect(
 ) -> Connection[TupleRow]:
     """Connect as `deltasync:<name>`; `session` overrides or adds session settings (`{"lock_timeout": "0"}`).
 
-    Blocks up to 10 s per host. Raises SettingsError for a connection string that cannot be read,
-    UnreachableError where the server does not answer or turns the login down, RefusedError for a
-    database that is not UTF8 or a pooler that hands out its backend anew for each transaction.
+    Of several hosts, to the first that takes writes, unless the string says otherwise. Blocks up to 10 s per host.
+    Raises SettingsError for a connection string that cannot be read, UnreachableError where the server does not answer
+    or turns the login down, RefusedError for a database that is not UTF8 or a pooler that hands out its backend anew
+    for each transaction.
     Errors name host, port and database, never the password.
     """
     connection = _open(conninfo, name)
@@ -67,14 +68,18 @@ def connect(
 
 
 def where(conninfo: str) -> str:
-    """`host:port/database` of a connection string, for messages."""
+    """`host:port/database` of a connection string, for messages; of several hosts, `host:port,host:port/database`."""
     known = conninfo_to_dict(conninfo)
-    user = known.get("user", "")
-    return f"{known.get('host', 'localhost')}:{known.get('port', 5432)}/{known.get('dbname', user)}"
+    hosts, ports = (str(known.get(*one)).split(",") for one in (("host", "localhost"), ("port", 5432)))
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = ",".join(f"{host}:{port or 5432}" for host, port in zip(hosts, ports, strict=False))
+    return f"{places}/{known.get('dbname', known.get('user', ''))}"
 
 
 def _open(conninfo: str, name: str) -> Connection[TupleRow]:
-    complete = make_conninfo(readable_conninfo(conninfo), application_name=f"deltasync:{name}", **_LINK)
+    known = conninfo_to_dict(readable_conninfo(conninfo))
+    given = {"target_session_attrs": "read-write"} if "," in str(known.get("host")) else {}
+    complete = make_conninfo("", **{**given, **known, **_LINK, "application_name": f"deltasync:{name}"})
     try:
         return psycopg.connect(complete, autocommit=True)
     except psycopg.OperationalError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,8 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from deltasync.change import Partition
 from deltasync.errors import RefusedError
-from deltasync.progress import Claim, forgets, vouched
-from deltasync.replica.ledger import move
+from deltasync.progress import Claim, anew, forgets, vouched
+from deltasync.replica.ledger import lock, move
 from deltasync.replica.tables import ledger, ledger_audit
 
 
@@ -59,6 +60,22 @@ def advance(connection: sa.Connection, pipeline: str, partition: Partition, to: 
     if before != next_offset:
         move(connection, pipeline, {partition: to}, {partition: to.progress})
     audit(connection, pipeline, partition, (before, next_offset), reason)
+
+
+def begin_anew(connection: sa.Connection, pipeline: str, ends: Mapping[Partition, Claim], reason: str) -> None:
+    """Go on at these ends of the logs; from there on, places in the source's log may be smaller than those applied.
+
+    What is before an end and was not applied never is. A topic that the ledger knows by another id is left alone.
+    """
+    for topic in sorted({partition.topic for partition in ends}):
+        for partition, claims in sorted(lock(connection, pipeline, topic).items()):
+            end = ends.get(partition)
+            for claim in claims:
+                if end is not None and claim.topic_id == end.topic_id:
+                    here, to = claim.progress.next_offset, end.progress.next_offset
+                    progress = anew(claim.progress)._replace(next_offset=to)
+                    move(connection, pipeline, {partition: claim}, {partition: progress})
+                    audit(connection, pipeline, partition, (here, to), reason)
 
 
 def tell(connection: sa.Connection, pipeline: str, partition: Partition, reason: str) -> None:

@@ -30,19 +30,19 @@ def open_partitions(
 
     A GapError stands for one whose topic the ledger knows under another id only: it was deleted and
     made again, and what was in the old one may not be in the new one; or without this partition, which was added since.
-    A SourceError stands for all of them where the source is another one.
+    A SourceError stands for all of them where the source is another one; once that is accepted, all are heard of.
     """
     if not ids:
         return {}
-    refused = connection.execute(_refused(pipeline)).scalar_one_or_none()
-    if refused is not None:
-        return dict.fromkeys(ids, refusal(refused))
     topics = {partition.topic for partition in ids}
     known = {partition.topic for partition in _read(connection, pipeline, topics)}
     new = [p for p in ids if p.topic not in known]
     if new:
         rows = [{**_key(pipeline, p, ids[p]), "next_offset": 0} for p in new]
         connection.execute(insert(ledger).on_conflict_do_nothing(), rows)
+    refused = connection.execute(_refused(pipeline)).scalar_one_or_none()
+    if refused is not None:
+        return dict.fromkeys(ids, refusal(refused))
     opened = _read(connection, pipeline, topics)
     here = {(partition.topic, claim.topic_id) for partition, claims in opened.items() for claim in claims}
     return {
@@ -62,24 +62,25 @@ def _key(pipeline: str, partition: Partition, topic_id: str) -> dict[str, Any]:
 def fence(connection: sa.Connection, pipeline: str, claims: Mapping[Partition, Claim]) -> None:
     """Lock the rows of these partitions until the transaction ends, in one order for all workers.
 
+    The watermark is compared, too: where places in the source's log begin anew, the offset may stay.
     Raises FencedError if one is not where this worker left it, or the source is refused: then nothing may be written.
     """
     wanted = [(p.topic, claim.topic_id, p.number) for p, claim in sorted(claims.items())]
     key = sa.tuple_(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
     refused = _refused(pipeline).scalar_subquery()
     query = (
-        sa.select(ledger.c.topic, ledger.c.partition, ledger.c.next_offset, refused)
+        sa.select(ledger.c.topic, ledger.c.partition, ledger.c.next_offset, ledger.c.seq0, ledger.c.seq1, refused)
         .where(ledger.c.pipeline == pipeline, key.in_(wanted))
         .order_by(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
         .with_for_update()
     )
     rows = connection.execute(query).all()
-    why = next((row[3] for row in rows), None)
+    why = next((row[5] for row in rows), None)
     if why is not None:
         raise FencedError(why, remedy="The ledger says why, and what to do.")
-    found = {Partition(row[0], row[1]): row[2] for row in rows}
+    found = {Partition(row[0], row[1]): (row[2], _watermark(row)) for row in rows}
     for partition, claim in claims.items():
-        if found.get(partition) != claim.progress.next_offset:
+        if found.get(partition) != claim.progress[:2]:
             raise fenced(partition, found.get(partition), claim)
 
 
@@ -136,6 +137,13 @@ def read(connection: sa.Connection, pipeline: str) -> dict[Partition, Claim]:
     return {partition: found[-1] for partition, found in _read(connection, pipeline, None).items()}
 
 
+def applied_to(connection: sa.Connection, pipeline: str) -> int | None:
+    """The last place in the source's log by the watermarks of a pipeline; None where none is known."""
+    query = sa.select(sa.func.max(ledger.c.seq1)).where(ledger.c.pipeline == pipeline)
+    found: int | None = connection.execute(query).scalar_one()
+    return found
+
+
 def _read(connection: sa.Connection, pipeline: str, topics: Collection[str] | None) -> dict[Partition, list[Claim]]:
     query = sa.select(ledger).where(ledger.c.pipeline == pipeline).order_by(ledger.c.updated_at)
     if topics is not None:
@@ -154,12 +162,16 @@ def _claims(connection: sa.Connection, query: sa.Select[Any]) -> dict[Partition,
 def _progress(row: Any) -> Progress:  # noqa: ANN401 - a row's columns are attributes
     return Progress(
         next_offset=row.next_offset,
-        watermark=None if row.seq1 is None else (row.seq0, row.seq1),
+        watermark=_watermark(row),
         committed_us=_us(row.source_committed_at),
         skipped=row.skipped,
         tied=tuple(row.tied),
         floor=None if row.floor_seq0 is None else (row.floor_seq0, to_us(row.floor_committed_at)),
     )
+
+
+def _watermark(row: Any) -> tuple[int | None, int] | None:  # noqa: ANN401 - a row's columns are attributes
+    return None if row.seq1 is None else (row.seq0, row.seq1)
 
 
 def _row(partition: Partition, topic_id: str, progress: Progress) -> dict[str, Any]:
@@ -198,11 +210,11 @@ def from_us(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def fenced(partition: Partition, found: int | None, claim: Claim) -> FencedError:
-    """The ledger of a partition is not where a worker left it, but at `found`."""
+def fenced(partition: Partition, found: object, claim: Claim) -> FencedError:
+    """The ledger of a partition is not where a worker left it, but at `found`: an offset and a watermark."""
     return FencedError(
-        f"The ledger of {partition} is at {found}, not at {claim.progress.next_offset}.",
-        remedy="Another worker has taken it over; this one wrote nothing and reads the ledger again.",
+        f"The ledger of {partition} is at {found}, not at {claim.progress[:2]}.",
+        remedy="Another worker has taken it over, or it was moved; this one wrote nothing and reads the ledger again.",
     )
 
 

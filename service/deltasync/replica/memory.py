@@ -146,10 +146,11 @@ class Replica:
 
     def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
         self._begin()
+        known = {(p.topic, id_) for p, of_topic in self._database.ledger.items() for id_ in of_topic}
+        opened = {partition: self._open(partition, topic_id, known) for partition, topic_id in ids.items()}
         if self._database.refused is not None:
             return dict.fromkeys(ids, refusal(self._database.refused))
-        known = {(p.topic, id_) for p, of_topic in self._database.ledger.items() for id_ in of_topic}
-        return {partition: self._open(partition, topic_id, known) for partition, topic_id in ids.items()}
+        return {**opened}
 
     def parked(self, ids: Mapping[Partition, str]) -> dict[Partition, Parked]:
         self._begin()
@@ -255,8 +256,8 @@ class Replica:
             if self._database.locks.setdefault(partition, self) is not self:
                 raise OperationalError("55P03")
             found = self._database.ledger.get(partition, {}).get(claim.topic_id)
-            if found is None or found.next_offset != claim.progress.next_offset:
-                raise fenced(partition, found and found.next_offset, claim)
+            if found is None or found[:2] != claim.progress[:2]:
+                raise fenced(partition, found and found[:2], claim)
         if self._database.refused is not None:
             raise FencedError(self._database.refused, remedy="")
 

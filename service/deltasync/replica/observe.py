@@ -46,20 +46,22 @@ class Known(NamedTuple):
 class View(NamedTuple):
     """All of it at one moment. `digest` is what the publication's should be, by what was announced.
 
-    `letters` counts the dead letters of each table that has some: those that failed, and all.
+    `letters` counts the dead letters of each table that has some: those that failed, and all. `applied_to` is the last
+    place in the source's log of which something was applied, as an integer.
     """
 
     canary: Canary | None
     tables: tuple[Known, ...]
     digest: str
     letters: Mapping[TableId, tuple[int, int]] = {}
+    applied_to: int | None = None
 
 
 def view(connection: sa.Connection, pipeline: str) -> View:
-    """Read it; `tables` leaves out those that were dropped. Blocks for four short queries."""
+    """Read it; `tables` leaves out those that were dropped. Blocks for five short queries."""
     letters = dead_letters.counts(connection, pipeline)
     tables, digest = read_tables(connection, pipeline), _digest(connection, pipeline)
-    return View(read_canary(connection, pipeline), tables, digest, letters)
+    return View(read_canary(connection, pipeline), tables, digest, letters, ledger.applied_to(connection, pipeline))
 
 
 def read_canary(connection: sa.Connection, pipeline: str) -> Canary | None:

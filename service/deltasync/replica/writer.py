@@ -100,7 +100,7 @@ class Writer:
         order = list(works.values())
         late: set[TableId] = set()
         if self._ordered:
-            self._run(sql.SQL("SET CONSTRAINTS ALL DEFERRED").format())
+            self._run(sql.SQL("SET CONSTRAINTS ALL DEFERRED"))
             order = [works[table] for table in parents_first(works, self._constraints)]
             late = {work.target.id for work in order if self._is_deleted_last(work)}
         soon = [work for work in reversed(order) if work.target.id not in late]
@@ -243,7 +243,9 @@ class Writer:
             copy.write(copy_text(rows.values))
         return self._run(statement(target, rows.columns, statements.staged(stage))).rowcount
 
-    def _run(self, query: sql.Composed, parameters: Sequence[Sequence[str | None]] = ()) -> psycopg.RawCursor[TupleRow]:
+    def _run(
+        self, query: sql.SQL | sql.Composed, parameters: Sequence[Sequence[str | None]] = ()
+    ) -> psycopg.RawCursor[TupleRow]:
         self._tell(query, parameters)
         return psycopg.RawCursor(self._connection).execute(query, parameters or None)
 

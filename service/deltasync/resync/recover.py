@@ -16,8 +16,10 @@ from deltasync.connect.client import ConnectClient
 from deltasync.connect.reconcile import NO_DATA, SNAPSHOT_MODE
 from deltasync.connect.template import load
 from deltasync.errors import RefusedError, UnreachableError
+from deltasync.kafka.admin import Admin
 from deltasync.postgres.connect import connect
-from deltasync.replica import catalog
+from deltasync.progress import Claim, Progress
+from deltasync.replica import by_hand, catalog
 from deltasync.replica.engine import open_replica
 from deltasync.resync.run import Job, Resynced, refuse_whole_transactions, resync
 from deltasync.settings import Settings
@@ -49,14 +51,16 @@ def recover(settings: Settings, job: Job, *, force: bool) -> Iterator[Resynced]:
             catalog.owe(replica, settings.pipeline)
         with ConnectClient(settings.connect.url or "") as client:
             job.tell(f"making the slot {settings.slot} anew")
-            _begin_anew(settings, client, source)
+            _forget_slot(settings, client, source)
+            _forget_places(settings, job.reason)
+            client.resume(settings.connector)
         _wait_for_stream(settings, source, job.timeout_s)
         _tell_again(source)
     yield from resync(settings, (), job)
 
 
-def _begin_anew(settings: Settings, client: ConnectClient, source: psycopg.Connection) -> None:
-    """Have the connector forget where it was, and make another slot when it goes on; without a snapshot.
+def _forget_slot(settings: Settings, client: ConnectClient, source: psycopg.Connection) -> None:
+    """Have the connector forget where it was, so that it makes another slot when it goes on; without a snapshot.
 
     It must not run while its offsets go, nor while its slot does: it would make the slot at once, at its old offsets.
     """
@@ -69,7 +73,17 @@ def _begin_anew(settings: Settings, client: ConnectClient, source: psycopg.Conne
     if slot_state(source, settings.slot) is not None:
         wait_free(source, settings.slot)
         source.execute("SELECT pg_drop_replication_slot(%s)", [settings.slot])
-    client.resume(name)
+
+
+def _forget_places(settings: Settings, reason: str) -> None:
+    """Go on in each topic behind what the old slot sent, whatever the places in the source's log are there.
+
+    On a standby that took the source's place they are smaller than those of commits that it lacks. What was not applied
+    before is in what is read again, or told again.
+    """
+    ends = {p: Claim(log.topic_id, Progress(log.end_offset)) for p, log in Admin(settings).logs().items()}
+    with closing(open_replica(settings, name="recover")) as replica, replica.begin():
+        by_hand.begin_anew(replica, settings.pipeline, ends, reason)
 
 
 def _wait_for_stream(settings: Settings, source: psycopg.Connection, timeout_s: float) -> None:

@@ -7,12 +7,12 @@ from typing import NamedTuple
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from deltasync.source.position import SlotState, slot_state
+from deltasync.source.position import SlotState, current_lsn, slot_state
 from deltasync.table import TableId
 
 
 class View(NamedTuple):
-    """The source at one moment. `clock_us` is its clock, in microseconds since 1970.
+    """The source at one moment. `clock_us` is its clock, in microseconds since 1970, `log_end` where its log ends.
 
     `holes`: tables with DDL that could not be logged yet, and the SQLSTATE of the failure.
     """
@@ -21,10 +21,11 @@ class View(NamedTuple):
     publication: bool
     slot: SlotState | None
     holes: tuple[tuple[TableId, str], ...]
+    log_end: int = 0
 
 
 def view(connection: Connection[TupleRow], publication: str, slot: str, *, installed: bool = True) -> View:
-    """Read it, on a connection in autocommit. Blocks for three short queries.
+    """Read it, on a connection in autocommit. Blocks for four short queries.
 
     `installed`: whether the source was set up; before that there is no log that could have holes.
     """
@@ -33,7 +34,8 @@ def view(connection: Connection[TupleRow], publication: str, slot: str, *, insta
                EXISTS (SELECT FROM pg_publication WHERE pubname = %s)
     """
     row = connection.execute(query, [publication]).fetchone() or (0, False)
-    return View(int(row[0]), bool(row[1]), slot_state(connection, slot), _holes(connection) if installed else ())
+    holes = _holes(connection) if installed else ()
+    return View(int(row[0]), bool(row[1]), slot_state(connection, slot), holes, current_lsn(connection))
 
 
 def _holes(connection: Connection[TupleRow]) -> tuple[tuple[TableId, str], ...]:

@@ -78,6 +78,7 @@ def pipeline_of(settings: Settings) -> Pipeline:
         raw_text=settings.connect.raw_text,
         skip=tuple(sorted(settings.skipping)),
         keyless=settings.source.keyless,
+        failover=settings.source.failover,
     )
 
 

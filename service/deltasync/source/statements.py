@@ -49,6 +49,7 @@ class Pipeline(NamedTuple):
     raw_text: bool = False  # whether Connect holds the raw-text converter
     skip: tuple[TableId, ...] = ()  # tables of which columns that cannot be carried are left alone
     keyless: bool = False  # whether tables without any key are captured
+    failover: bool = False  # whether standbys are to keep copies of the slot
 
 
 class Installed(NamedTuple):

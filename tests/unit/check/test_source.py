@@ -68,3 +68,21 @@ def test_each_fault_is_named_with_its_remedy(facts: Facts, gravity: str, says: s
     assert finding.gravity is Gravity(gravity)
     assert says in finding.what
     assert do in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("facts", "says", "do"),
+    [
+        (FACTS, "No standby keeps a copy of the slot shop", "ALTER_REPLICATION_SLOT shop (FAILOVER true)"),
+        (FACTS._replace(copied=True), "synchronized_standby_slots names no", "SET synchronized_standby_slots"),
+    ],
+)
+def test_a_slot_that_is_to_outlive_its_server(facts: Facts, says: str, do: str) -> None:
+    """Where `failover` is set, what is missing for that is told."""
+    (finding,) = judge(facts, PIPELINE._replace(failover=True))
+
+    assert finding.gravity is Gravity.WARNING
+    assert says in finding.what
+    assert do in finding.remedy
+    well = facts._replace(copied=True, awaited="standby_a")
+    assert list(judge(well, PIPELINE._replace(failover=True))) == list(judge(facts, PIPELINE)) == []

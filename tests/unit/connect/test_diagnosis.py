@@ -14,7 +14,7 @@ TRACES = Path(__file__).parent / "traces"
 @pytest.mark.parametrize(
     ("trace", "says", "passing", "remedy"),
     [
-        ("slot-gone", "but this is no longer available on the server", False, "--reset-offsets"),
+        ("slot-gone", "but this is no longer available on the server", False, "deltasync recover"),
         ("no-publication", "Publication autocreation is disabled", False, "deltasync source setup"),
         ("no-replication-role", "permission denied to start WAL sender", False, "REPLICATION"),
         ("wrong-password", 'password authentication failed for user "dbz"', False, "its password in the file"),

@@ -62,7 +62,7 @@ def test_long_health_forgives_and_short_health_does_not() -> None:
 def test_lasting_failure_is_told_once_and_never_restarted() -> None:
     memory, action = judge(Memory(), status(GONE), NOW)
     assert action == Action(Verdict.LEFT, "c", GONE, action.remedy if action else "")
-    assert "--reset-offsets" in (action.remedy if action else "")
+    assert "deltasync recover" in (action.remedy if action else "")
     assert judge(memory, status(GONE), NOW + 10_000) == (memory, None)
 
 

@@ -13,7 +13,7 @@ from deltasync.local.stack import WISHES
 ITS_OWN = {
     "pipeline",
     "unavailable_value",
-    *(f"source.{key}" for key in ("dsn", "admin_dsn", "password_file", "schemas", "slot", "publication")),
+    *(f"source.{key}" for key in ("dsn", "admin_dsn", "password_file", "schemas", "slot", "publication", "failover")),
     *(f"replica.{key}" for key in ("dsn", "admin_dsn", "password_file")),
     *(f"kafka.{key}" for key in ("bootstrap", "group", "topic_prefix", "options")),
     *(f"connect.{key}" for key in ("url", "source_host", "source_port", "source_database", "source_user")),

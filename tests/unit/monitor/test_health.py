@@ -99,6 +99,7 @@ def test_all_is_well() -> None:
         (with_slot("lost", "wal_removed"), "(wal_removed)"),
         (with_slot("unreserved"), "about to be invalidated"),
         (with_source(holes=((ORDERS, "55P03"),)), "hole at shop.orders. Its event trigger failed (SQLSTATE 55P03)"),
+        (WELL._replace(lacks_commits=True), "log ends before what was applied. It failed over"),
         (with_canary("unreserved"), "about to be invalidated"),
         (with_canary("lost"), "slot is invalidated"),
         (with_table(Known(ORDERS, True, False, None)), "shop.orders is incomplete"),  # noqa: FBT003

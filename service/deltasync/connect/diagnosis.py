@@ -37,7 +37,8 @@ _RESTART = "then `deltasync connectors restart`"
 _PERMANENT = (
     Reason(
         re.compile(r"no longer available on the server"),
-        "The slot is gone, or no longer holds the changes that come next: they are lost to Kafka. Start anew: "
+        "The slot is gone, or no longer holds the changes that come next: they are lost to Kafka. `deltasync recover "
+        "--force` makes another slot and reads the tables again. With whole transactions, start anew: "
         "`deltasync connectors delete NAME --reset-offsets`, drop the slot, empty the replica's tables, "
         "`deltasync connectors apply`. Never use snapshot.mode=when_needed: it hides the gap.",
     ),

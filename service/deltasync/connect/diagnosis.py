@@ -75,6 +75,12 @@ _PERMANENT = (
         f"Run `deltasync source setup`: it grants what the role needs; {_RESTART}.",
     ),
     Reason(
+        re.compile(r"larger than the max message size the server will accept"),
+        "Raise max.message.bytes of its topic above producer.override.max.request.size of the connector (`deltasync "
+        f"check` names the topic), {_RESTART}. Rows that were sent behind the record hide it when it comes again: read "
+        "the table again, `deltasync resync`.",
+    ),
+    Reason(
         re.compile(r"RecordTooLargeException"),
         "Raise producer.override.max.request.size in the connector and max.message.bytes of its topic, "
         f"`deltasync connectors apply`, {_RESTART}.",

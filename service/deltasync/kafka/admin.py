@@ -15,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are pu
     ResourceType,
 )
 
-from deltasync.change import Log, Partition
+from deltasync.change import Log, Partition, TopicSettings
 from deltasync.errors import UnreachableError
 from deltasync.kafka.consumer import admin_client, client_options, describe_logs, topics_read
 from deltasync.settings import Settings
@@ -64,16 +64,17 @@ class Admin:
         ]
         return describe_logs(self._admin, partitions)
 
-    def compacted(self, topics: Iterable[str]) -> list[str]:
-        """Those of these topics that Kafka compacts; what may not be described is left out."""
+    def settings(self, topics: Iterable[str]) -> dict[str, TopicSettings]:
+        """How these topics are set; those that may not be described are left out."""
         asked = [ConfigResource(ResourceType.TOPIC, topic) for topic in sorted(topics)]
-        found = []
+        found = {}
         for resource, future in (
             self._admin.describe_configs(asked, request_timeout=_TIMEOUT_S).items() if asked else ()
         ):
             try:
-                if "compact" in str(future.result(timeout=2 * _TIMEOUT_S)["cleanup.policy"].value):
-                    found.append(resource.name)
+                told = future.result(timeout=2 * _TIMEOUT_S)
+                compacted = "compact" in str(told["cleanup.policy"].value)
+                found[resource.name] = TopicSettings(int(str(told["max.message.bytes"].value)), compacted=compacted)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
                     raise _unreachable(error) from None

@@ -35,6 +35,13 @@ class Log(NamedTuple):
     partitions: int = 1
 
 
+class TopicSettings(NamedTuple):
+    """How the broker keeps a topic: the largest batch that it takes, and whether newer records replace older ones."""
+
+    record_bytes_max: int
+    compacted: bool
+
+
 class Record(NamedTuple):
     """What Kafka delivers: bytes at an offset of a partition.
 

@@ -15,6 +15,8 @@ from tests.acceptance.topics import Topics
 from tests.flow import Flow, Worker, until
 from tests.servers import Addresses
 
+from deltasync.connect.client import ConnectClient
+
 SCHEMA = """
     CREATE SCHEMA shop;
     CREATE TABLE shop.item (id int PRIMARY KEY, name text);
@@ -69,6 +71,25 @@ def test_rows_that_were_never_published_are_told(shop: Flow) -> None:
     assert re.search(r"accepted: Beats? \d+", said)
     until(lambda: reasons(shop) == "", "ready")
     assert "nothing to accept" in shop.cli("ledger", "accept-source", "--reason", "again", code=1)
+
+
+def test_a_slot_that_was_made_again(shop: Flow) -> None:
+    """It does not hold what was committed in between: the connector fails and says so, and all is read again."""
+    slot = shop.settings.slot
+    with ConnectClient(shop.settings.connect.url or "") as client:
+        client.stop(shop.connector)
+        until(lambda: shop.streaming() is None, "the slot is free")
+        shop.source.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+        shop.source.execute("INSERT INTO shop.item VALUES (2, 'lost'); DELETE FROM shop.item WHERE id = 1")
+        shop.source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+        client.resume(shop.connector)
+    shop.source.execute("INSERT INTO shop.item VALUES (3, 'behind it')")
+    until(lambda: "no longer available on the server" in reasons(shop), "told")
+    assert "deltasync recover --force" in reasons(shop)
+    assert shop.rows(shop.replica, "shop.item") == ["(1,one)"]
+    shop.cli("recover", "--force")
+    shop.wait_equal("shop.item")
+    until(lambda: reasons(shop) == "", "ready")
 
 
 def test_another_source_is_refused(shop: Flow) -> None:

@@ -16,7 +16,7 @@ from tests.network import Network
 SEED = 36_037
 # Kafka's shortest session, and longer than that.
 SESSION_S, CUT_S = 6, 8
-# What the slowest notices: 30 s at the replica, 10 s at Kafka, 30 s at the source's slot, each with what follows.
+# What the slowest notices: 30 s at the replica, at Kafka, and at the slot of the source, each with what follows.
 NOTICED_S = 100
 
 

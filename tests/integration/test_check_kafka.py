@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.acceptance.topics import Topics
-from tests.flow import Flow
+from tests.flow import Flow, until
 
 from deltasync.check.examine import examine
 from deltasync.settings import Settings
@@ -16,6 +16,7 @@ def test_a_topic_that_is_compacted_is_refused(flow: Flow) -> None:
         topics.make(table)
         topics.configure(table, {"cleanup.policy": policy})
 
+    until(lambda: len(examine(kafka_alone).findings) > 1, "the topics are known")
     findings = examine(kafka_alone).findings
     assert [(one.gravity, one.what) for one in findings] == [
         ("refused", f"The topic {topics.name('shop.both')} is compacted."),

@@ -35,6 +35,12 @@ class Facts(NamedTuple):
     refused: DeltasyncError | None
     todo: Plan | None = None
 
+    @property
+    def record_bytes_max(self) -> int | None:
+        """The largest record that the connector sends, where its own settings tell."""
+        told = (self.actual or {}).get("producer.override.max.request.size", "")
+        return int(told) if told.isdecimal() else None
+
 
 def load(
     files: Sequence[Path], variables: Mapping[str, str], generated: Mapping[str, str], name: str

@@ -78,6 +78,7 @@ class _Examination:
         self._settings, self._files, self._with_data = settings, files, with_data
         self._captured: list[Table] | None = None
         self._reader_gets_in = False
+        self._record_bytes_max: int | None = None
 
     def run(self) -> None:
         settings = self._settings
@@ -154,7 +155,9 @@ class _Examination:
                 transactions=settings.consistency == "transaction",
                 keyless=settings.source.keyless,
             )
-            yield from connector.judge(connector.read(client, name, known), agreed)
+            facts = connector.read(client, name, known)
+            self._record_bytes_max = facts.record_bytes_max
+            yield from connector.judge(facts, agreed)
 
     def _variables(self) -> tuple[dict[str, str], dict[str, str]]:
         """The template's variables and what is generated; of the tables only where the service's role can ask."""
@@ -173,7 +176,7 @@ class _Examination:
         admin = Admin(settings)
         logs = admin.logs()
         yield from kafka.judge(logs, named, settings.topic_prefix, keyless, ends)
-        yield from kafka.judge_compacted(admin.compacted({partition.topic for partition in logs}))
+        yield from kafka.judge_settings(admin.settings({partition.topic for partition in logs}), self._record_bytes_max)
 
     def _replica(self) -> Iterator[Finding]:
         settings = self._settings

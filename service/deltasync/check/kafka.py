@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from deltasync.change import Partition
+from deltasync.change import Partition, TopicSettings
 from deltasync.debezium.schema_log import CONTROL_TABLES
 from deltasync.finding import Area, Finding, Gravity
 from deltasync.monitor.lag import topics
 from deltasync.table import TableId
 
 
-def judge_compacted(topics: Iterable[str]) -> Iterator[Finding]:
-    """Topics whose older records Kafka throws away while newer ones of their keys are there."""
-    for topic in topics:
+def judge_settings(topics: Mapping[str, TopicSettings], record_bytes_max: int | None) -> Iterator[Finding]:
+    """Topics whose older records Kafka throws away, and those that take smaller records than the connector sends.
+
+    `record_bytes_max` is the largest one that it sends, where that is known.
+    """
+    for topic, found in sorted(topics.items()):
+        if record_bytes_max is not None and found.record_bytes_max < record_bytes_max:
+            yield Finding(
+                Gravity.REFUSED,
+                Area.KAFKA,
+                f"The topic {topic} takes records of {found.record_bytes_max} bytes, the connector sends up to "
+                f"{record_bytes_max}.",
+                "A record that the broker refuses does not keep those behind it from being sent. These hide it when it "
+                "comes again: its change is lost.",
+                f"kafka-configs.sh --bootstrap-server … --alter --topic {topic} --add-config "
+                f"max.message.bytes={record_bytes_max}",
+            )
+        if not found.compacted:
+            continue
         yield Finding(
             Gravity.REFUSED,
             Area.KAFKA,

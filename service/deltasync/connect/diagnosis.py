@@ -37,9 +37,9 @@ _RESTART = "then `deltasync connectors restart`"
 _PERMANENT = (
     Reason(
         re.compile(r"no longer available on the server"),
-        "The slot is gone, or no longer holds the changes that come next: they are lost to Kafka. `deltasync recover` "
-        'makes another slot and reads the tables again; with consistency = "transaction" start anew (see the README). '
-        "Never use snapshot.mode=when_needed: it hides the gap.",
+        "The slot is gone, or no longer holds the changes that come next: they are lost to Kafka. `deltasync recover "
+        '--force` makes another slot and reads the tables again; with consistency = "transaction" start anew (see the '
+        "README). Never use snapshot.mode=when_needed: it hides the gap.",
     ),
     Reason(
         re.compile(r"Publication autocreation is disabled"),
@@ -72,6 +72,12 @@ _PERMANENT = (
     Reason(
         re.compile(r"permission denied for"),
         f"Run `deltasync source setup`: it grants what the role needs; {_RESTART}.",
+    ),
+    Reason(
+        re.compile(r"larger than the max message size the server will accept"),
+        "Raise max.message.bytes of its topic above producer.override.max.request.size of the connector (`deltasync "
+        f"check` names the topic), {_RESTART}. Rows that were sent behind the record hide it when it comes again: read "
+        "the table again, `deltasync resync`.",
     ),
     Reason(
         re.compile(r"RecordTooLargeException"),

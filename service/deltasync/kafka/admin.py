@@ -11,15 +11,13 @@ from typing import TypeVar
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are public
-    AdminClient,
     ConfigResource,
-    OffsetSpec,
     ResourceType,
 )
 
-from deltasync.change import Log, Partition
+from deltasync.change import Log, Partition, TopicSettings
 from deltasync.errors import UnreachableError
-from deltasync.kafka.consumer import client_options, describe_topics, topics_read
+from deltasync.kafka.consumer import admin_client, client_options, describe_logs, topics_read
 from deltasync.settings import Settings
 
 T = TypeVar("T")
@@ -36,7 +34,7 @@ class Admin:
         self._options = client_options(settings)
         self._group = settings.group
         self._topics = re.compile(topics_read(settings))
-        self._admin = AdminClient(self._options)
+        self._admin = admin_client(settings)
 
     def ping(self) -> None:
         """Return if the broker answers."""
@@ -64,12 +62,7 @@ class Admin:
             if self._topics.match(name)
             for number in topic.partitions
         ]
-        described = describe_topics(self._admin, {partition.topic for partition in partitions})
-        starts = self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-        ends = self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        return {
-            p: Log(described[p.topic].id, starts[p], ends[p], described[p.topic].partitions) for p in sorted(partitions)
-        }
+        return describe_logs(self._admin, partitions)
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
         """Of any partition, the pipeline's or not: the first offset kept, the next one written; 0 where it is not."""
@@ -79,27 +72,20 @@ class Admin:
             raise _unreachable(error) from None
         if topic is None or partition.number not in topic.partitions:
             return 0, 0
-        both = (self._offsets([partition], which()) for which in (OffsetSpec.earliest, OffsetSpec.latest))  # type: ignore[no-untyped-call]
-        start, end = (found[partition] for found in both)
-        return start, end
+        log = describe_logs(self._admin, [partition])[partition]
+        return log.start_offset, log.end_offset
 
-    def _offsets(self, partitions: Iterable[Partition], which: OffsetSpec) -> dict[Partition, int]:
-        asked = {TopicPartition(*partition): which for partition in partitions}
-        if not asked:
-            return {}
-        found = self._admin.list_offsets(asked, request_timeout=_TIMEOUT_S)
-        return {Partition(at.topic, at.partition): _result(future).offset for at, future in found.items()}
-
-    def compacted(self, topics: Iterable[str]) -> list[str]:
-        """Those of these topics that Kafka compacts; what may not be described is left out."""
+    def settings(self, topics: Iterable[str]) -> dict[str, TopicSettings]:
+        """How these topics are set; those that may not be described are left out."""
         asked = [ConfigResource(ResourceType.TOPIC, topic) for topic in sorted(topics)]
-        found = []
+        found = {}
         for resource, future in (
             self._admin.describe_configs(asked, request_timeout=_TIMEOUT_S).items() if asked else ()
         ):
             try:
-                if "compact" in str(future.result(timeout=2 * _TIMEOUT_S)["cleanup.policy"].value):
-                    found.append(resource.name)
+                told = future.result(timeout=2 * _TIMEOUT_S)
+                compacted = "compact" in str(told["cleanup.policy"].value)
+                found[resource.name] = TopicSettings(int(str(told["max.message.bytes"].value)), compacted=compacted)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
                     raise _unreachable(error) from None

@@ -17,7 +17,7 @@ import stamina
 import structlog
 from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public
 
 from deltasync.change import Headers, Log, Partition, Record, ends_in_half
 from deltasync.errors import SettingsError, UnreachableError
@@ -31,10 +31,9 @@ _CHUNK = 1000
 # Memory for fetched but not yet polled records. A single larger record is fetched all the same.
 QUEUE_KIB = 8 * 1024
 # A connection on which a request is not answered for so long is ended: the other end may be gone without a word. It is
-# long enough for a record of 32 MiB at 9 Mbit/s. Questions have less: a worker that is assigned partitions asks two of
-# them, on a connection each, and both may have to be asked again within 30 s.
+# long enough for a record of 32 MiB at 9 Mbit/s.
 _SILENT_MS_MAX = 30_000
-_ADMIN_TIMEOUT_S = 6.0
+_ADMIN_TIMEOUT_S = 10.0
 # What waits for these cannot be stopped meanwhile, and SIGTERM has 10 s.
 _TELL_EVERY_S = 10.0
 _START_TIMEOUT_S = 6.0
@@ -56,12 +55,11 @@ class Consumer:
 
     def __init__(self, settings: Settings) -> None:
         self._owner: Owner  # told by `start`
-        self._options = client_options(settings)
         self._raw_text = settings.connect.raw_text
         self._pattern = topics_read(settings)
         self._client = Client(
             {
-                **self._options,
+                **client_options(settings),
                 "group.id": settings.group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -78,7 +76,7 @@ class Consumer:
                 "error_cb": _log_error,
             }
         )
-        self._admin = AdminClient(self._options)
+        self._admin = admin_client(settings)
 
     def start(self, owner: Owner) -> None:
         """Join the group. Raises UnreachableError where no broker answers."""
@@ -176,15 +174,11 @@ class Consumer:
 
     @stamina.retry(on=UnreachableError, attempts=4, timeout=30)
     def logs(self, partitions: list[Partition]) -> dict[Partition, Log]:
-        """What the broker holds of these partitions; a topic that was just made may need a moment."""
-        topics = describe_topics(self._admin, {partition.topic for partition in partitions})
-        try:
-            marks = {
-                p: self._client.get_watermark_offsets(TopicPartition(*p), timeout=_ADMIN_TIMEOUT_S) for p in partitions
-            }
-        except KafkaException as error:
-            raise _unreachable(error) from None
-        return {p: Log(topics[p.topic].id, low, high, topics[p.topic].partitions) for p, (low, high) in marks.items()}
+        """What the broker holds of these partitions; a topic that was just made may need a moment.
+
+        The client that reads is not asked: on a connection that is dead it would wait for longer than this may last.
+        """
+        return describe_logs(self._admin, partitions)
 
     def _revoke(self, _client: Client, partitions: list[TopicPartition]) -> None:
         self._owner.on_revoke([Partition(p.topic, p.partition) for p in partitions], lost=False)
@@ -216,6 +210,11 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return {**ours, **settings.kafka.options}
 
 
+def admin_client(settings: Settings) -> AdminClient:
+    """What asks a broker. Its answers are small, so it ends a connection that is dead sooner than others do."""
+    return AdminClient({**client_options(settings), "socket.timeout.ms": int(_ADMIN_TIMEOUT_S * 1000)})
+
+
 class Topic(NamedTuple):
     """A topic's id (another one means that it was deleted and made again), and how many partitions it has."""
 
@@ -234,6 +233,26 @@ def describe_topics(admin: AdminClient, topics: Iterable[str]) -> dict[str, Topi
     except KafkaException as error:
         raise _unreachable(error) from None
     return {name: Topic(str(topic.topic_id), len(topic.partitions)) for name, topic in found.items()}
+
+
+def describe_logs(admin: AdminClient, partitions: Iterable[Partition]) -> dict[Partition, Log]:
+    """Of each partition the topic's id, the first offset kept and the next one written. Raises UnreachableError."""
+    wanted = sorted(partitions)
+    topics = describe_topics(admin, {partition.topic for partition in wanted})
+    starts = _offsets(admin, wanted, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    ends = _offsets(admin, wanted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    return {p: Log(topics[p.topic].id, starts[p], ends[p], topics[p.topic].partitions) for p in wanted}
+
+
+def _offsets(admin: AdminClient, partitions: Iterable[Partition], which: OffsetSpec) -> dict[Partition, int]:
+    asked = {TopicPartition(*partition): which for partition in partitions}
+    if not asked:
+        return {}
+    try:
+        found = admin.list_offsets(asked, request_timeout=_ADMIN_TIMEOUT_S)
+        return {Partition(at.topic, at.partition): future.result().offset for at, future in found.items()}
+    except KafkaException as error:
+        raise _unreachable(error) from None
 
 
 def _unreachable(error: KafkaException) -> UnreachableError:

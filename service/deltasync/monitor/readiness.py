@@ -113,9 +113,11 @@ class Readiness:
             self._differs_since = now
 
     def _unread_since(self) -> float | None:
-        """Since when nobody reads the slot; None where somebody does, or the source does not tell."""
-        told = self._source is not None and self._source.latest.trouble(time.monotonic()) is None
-        return self._unread if told else None
+        """Since when nobody reads the slot; None where somebody does, the source does not tell, or beats come."""
+        now = time.monotonic()
+        told = self._source is not None and self._source.latest.trouble(now) is None
+        late = (self._freshness.age_s(now) or 0.0) > self._age_s_max
+        return self._unread if told and late else None
 
     def _saw_source(self, view: source.View) -> None:
         unread = view.slot is not None and view.slot.is_unread

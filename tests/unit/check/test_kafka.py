@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deltasync.change import Partition
-from deltasync.check.kafka import judge
+from deltasync.change import Partition, TopicSettings
+from deltasync.check.kafka import judge, judge_settings
 from deltasync.table import TableId
 
 T = TableId("shop", "t")
@@ -30,3 +30,15 @@ def test_several_partitions_for_the_ends_of_transactions_are_refused_where_these
     (finding,) = judge(two, [T], "p", ends="p.transaction")
     assert (finding.gravity, finding.what) == ("refused", "The topic p.transaction has 2 partitions.")
     assert "pipeline of another name" in finding.remedy
+
+
+def test_topics_that_take_smaller_records_than_are_sent_are_refused() -> None:
+    topics = {"p.shop.t": TopicSettings(1000, compacted=False), "p.shop.u": TopicSettings(2000, compacted=False)}
+
+    assert list(judge_settings(topics, None)) == list(judge_settings(topics, 1000)) == []
+    (finding,) = judge_settings(topics, 2000)
+    assert (finding.gravity, finding.what) == (
+        "refused",
+        "The topic p.shop.t takes records of 1000 bytes, the connector sends up to 2000.",
+    )
+    assert "--topic p.shop.t --add-config max.message.bytes=2000" in finding.remedy

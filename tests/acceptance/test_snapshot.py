@@ -105,6 +105,15 @@ class Started:
         return self.process.returncode
 
 
+@contextmanager
+def paused(flow: Flow, table: str) -> Iterator[Started]:
+    """A snapshot that was begun and paused, in-process: a command of its own might come when it is over."""
+    with run.opened(flow.settings) as parts, Started(flow, table) as start:
+        until(lambda: table in start.said, "it reads")
+        run.order(parts, signals.pause, State.PAUSED)
+        yield start
+
+
 def snapshot(flow: Flow, *arguments: str, code: int = 0) -> dict[str, Any]:
     """A command about snapshots, as JSON."""
     found: dict[str, Any] = json.loads(flow.cli("snapshot", *arguments, "--json", code=code))
@@ -167,13 +176,12 @@ def test_paused_stopped_failed_and_refused(flow: Flow) -> None:
                 run.ask(parts, [table], where)
     assert "Did you mean shop.items?" in flow.cli("snapshot", "start", "shop.item", code=2)
 
-    with Started(flow, "shop.orders") as start:
-        until(lambda: ", chunk " in start.said, "it reads")
+    with paused(flow, "shop.orders") as start:
         assert snapshot(flow, "pause")["state"] == "paused"
         start.process.send_signal(signal.SIGINT)
         assert (start.ended(), "deltasync snapshot stop ends it" in start.said) == (130, True), start.said
     assert "Another snapshot is not over" in flow.cli("snapshot", "start", "shop.items", code=1)
-    with run.opened(flow.settings) as parts:  # a command of its own might come too late
+    with run.opened(flow.settings) as parts:
         assert run.order(parts, signals.resume, State.RUNNING).state is State.RUNNING
         run.order(parts, signals.pause, State.PAUSED)
     stopped = snapshot(flow, "stop")
@@ -186,9 +194,7 @@ def test_paused_stopped_failed_and_refused(flow: Flow) -> None:
     assert flow.count("shop.orders") == 2950
 
     # Of a paused one a connector that is restarted reads on.
-    with run.opened(flow.settings) as parts, Started(flow, "shop.items") as start:
-        until(lambda: "shop.items" in start.said, "it reads")
-        run.order(parts, signals.pause, State.PAUSED)
+    with paused(flow, "shop.items") as start:
         flow.source.execute("TRUNCATE shop.items")
         restart(flow)
         assert start.ended() == 3, start.said

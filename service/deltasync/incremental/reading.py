@@ -44,7 +44,7 @@ class Notice(msgspec.Struct, frozen=True):
 class TableRead(msgspec.Struct):
     """One table. `status` is Debezium's once it is over, STOPPED where there is none, "" before.
 
-    `rows` is exact once it is over, and estimated by whole chunks before; None are not known yet.
+    `rows` is estimated by whole chunks, of those that there were when it began: `rows_total`, None until it is known.
     """
 
     table: str

@@ -116,8 +116,8 @@ def ask(parts: Parts, names: Collection[str], where: str | None) -> Asked:
 def follow(parts: Parts, asked: Asked, timeout_s: float, tell: Callable[[str], None]) -> Outcome:
     """Block until a snapshot that was asked for is over, and all that it read is applied on the replica.
 
-    `tell` hears how far it is. Raises RefusedError where the connector passed it over, UnreachableError where it does
-    not run, or the replica does not hold all `timeout_s` later: it may all come yet.
+    `tell` hears how far it is. Raises RefusedError where the connector passed it over, or records of these tables are
+    set aside, UnreachableError where it does not run, or the replica is late by `timeout_s`: it may all come yet.
     """
     watch = _Watch(parts, tell)
     while (reading := parts.notices.newest()) is None or reading.id != asked.id or reading.state is not State.ENDED:
@@ -134,12 +134,18 @@ def follow(parts: Parts, asked: Asked, timeout_s: float, tell: Callable[[str], N
         watch.refuse_away()
         time.sleep(_EVERY_S)
     tell("waiting until the replica holds what was read")
+    _wait(parts, asked, timeout_s)
+    return _outcome(parts, asked, reading)
+
+
+def _wait(parts: Parts, asked: Asked, timeout_s: float) -> None:
     waited = wait_until_applied(parts.settings, timeout_s)
-    if not waited.complete:
+    if set(asked.tables).intersection(waited.set_aside):
+        raise RefusedError(f"Not all that was read is applied: {waited.why}.", remedy="deltasync dead-letters list")
+    if not (waited.complete or waited.set_aside):
         raise UnreachableError(
             f"The replica does not hold yet what was read: {waited.why}.", remedy="See deltasync lag, or wait."
         )
-    return _outcome(parts, asked, reading)
 
 
 def newest(parts: Parts) -> tuple[Reading, Asked | None]:

@@ -39,7 +39,8 @@ class Behind(msgspec.Struct, frozen=True):
 class Waited(msgspec.Struct, frozen=True):
     """How a wait ended. `complete`: all is visible. `as_far_as`: "source", or "kafka" where it cannot be asked.
 
-    Where it is not complete, `why` says what did not come, and `behind` which partitions are not applied.
+    Where it is not complete, `why` says what did not come, and `behind` which partitions are not applied. Where all
+    else is visible, `set_aside` names the tables of which records are dead letters.
     """
 
     complete: bool
@@ -47,6 +48,7 @@ class Waited(msgspec.Struct, frozen=True):
     seconds: float
     why: str = ""
     behind: tuple[Behind, ...] = ()
+    set_aside: tuple[str, ...] = ()
 
 
 class Clock(NamedTuple):
@@ -91,17 +93,21 @@ def wait_until_applied(
             return Waited(False, as_far_as, clock.seconds, why)  # noqa: FBT003 - the field says what
     tell("waiting until the replica holds what Kafka does")
     behind = _wait_for_ledger(settings, clock)
-    records = sum(one.records for one in behind)
-    why = f"{len(behind)} partitions are behind by {records} records" if behind else _set_aside(settings)
-    return Waited(not why, as_far_as, clock.seconds, why, behind)
+    if behind:
+        records = sum(one.records for one in behind)
+        why = f"{len(behind)} partitions are behind by {records} records"
+        return Waited(False, as_far_as, clock.seconds, why, behind)  # noqa: FBT003 - the field says what
+    letters = _set_aside(settings)
+    told = ", ".join(f"{records} records of {table}" for table, records in letters.items())
+    why = f"all else is visible, but {told} are set aside (deltasync dead-letters list)" if told else ""
+    return Waited(not why, as_far_as, clock.seconds, why, set_aside=tuple(letters))
 
 
-def _set_aside(settings: Settings) -> str:
-    """What is not visible although all is level, "" where nothing is."""
+def _set_aside(settings: Settings) -> dict[str, int]:
+    """How many records of each table are not visible although all is level."""
     with closing(open_replica(settings, name="wait")) as replica, replica.begin():
         letters = dead_letters.counts(replica, settings.pipeline)
-    told = ", ".join(f"{records} records of {table}" for table, (_, records) in sorted(letters.items()))
-    return f"all else is visible, but {told} are set aside (deltasync dead-letters list)" if told else ""
+    return {str(table): records for table, (_, records) in sorted(letters.items())}
 
 
 def wait_for_slot(settings: Settings, clock: Clock) -> str:

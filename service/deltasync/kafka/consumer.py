@@ -181,6 +181,12 @@ class Consumer:
             raise _unreachable(error) from None
         return {p: Log(topics[p.topic].id, low, high, topics[p.topic].partitions) for p, (low, high) in marks.items()}
 
+    def exists(self, topic: str) -> bool:
+        try:
+            return topic in self._admin.list_topics(timeout=_ADMIN_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise _unreachable(error) from None
+
     def _revoke(self, _client: Client, partitions: list[TopicPartition]) -> None:
         self._owner.on_revoke([Partition(p.topic, p.partition) for p in partitions], lost=False)
 

@@ -350,7 +350,7 @@ def _advance(tables: dict[TableId, MemoryTable], table: SourceTable, *, at_cut: 
     while table.pending:
         version = table.pending[0]
         new = version.description
-        if new is None or version.action != "apply" or not (version.anytime or at_cut):
+        if new is None or version.renamed or version.action != "apply" or not (version.anytime or at_cut):
             break
         existing = tables.setdefault(new.id, MemoryTable(new))
         pairs = [(old.name, same(old, new)) for old in (table.description or new).columns]

@@ -34,7 +34,7 @@ def followed(
 
     Raises UnreachableError where the table is locked that is to fit for the first time.
     """
-    if table.held == evolve.HOLE:
+    if table.held == evolve.HOLE or table.is_arriving:
         return table
     if table.pending:
         return advance(connection, table, settings)
@@ -76,14 +76,14 @@ def advance(
     """Carry out what may be now, and say why the rest is held; in the caller's transaction.
 
     `at_cut` are the partitions of the table where all rows from before the next version were applied: that one may be
-    carried out, too. A drop is for `dropping` alone.
+    carried out, too. A drop is for `dropping` alone, and another name for `renaming`.
     """
     cut = list(at_cut)
     while table.pending:
         version = table.pending[0]
-        if version.description is None or version.action != "apply" or not (version.anytime or cut):
+        if version.description is None or version.renamed or version.action != "apply" or not (version.anytime or cut):
             break
-        if _had_early_rows(table.description, version, cut):
+        if had_early_rows(table.description, version, cut):
             return refused(table, EARLY)
         why = attempt(connection, version.description, settings, table.description)
         if why is not None:
@@ -128,8 +128,14 @@ def refused(table: SourceTable, why: str) -> SourceTable:
     return table._replace(held=why, pending=(replace(first, action="hold"), *rest))
 
 
-def _had_early_rows(before: Table | None, version: Version, cut: Iterable[Claim]) -> bool:
-    if before is None or version.lsn is None or not loses_early_rows(changes(before, version.description)):
+def had_early_rows(before: Table | None, version: Version, cut: Iterable[Claim]) -> bool:
+    """True where rows from behind a version were applied before it was known, and may have lost something by that."""
+    if (
+        before is None
+        or version.lsn is None
+        or version.description is None
+        or not loses_early_rows(changes(before, version.description))
+    ):
         return False
     marks = (claim.progress.watermark for claim in cut)
     return any(mark is not None and mark[1] >= version.lsn for mark in marks)

@@ -212,9 +212,13 @@ DECLARE
   reason text;
   published boolean;
   complete boolean;
+  former deltasync.schema_log;
 BEGIN
   SELECT n.nspname AS schema_name, c.relname AS table_name, c.relispartition, p.publication, p.slot, p.reader,
-         k.relation IS NOT NULL AS known,
+         k.relation IS NOT NULL AS known, k.schema_name AS former_schema, k.table_name AS former_table,
+         EXISTS (SELECT FROM deltasync.captured_schema f
+                  WHERE f.name = k.schema_name AND f.pipeline = s.pipeline)
+           AND deltasync.publication_of(c.oid) = p.publication AS travelled,
          (k.schema_name, k.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text) AS renamed,
          deltasync.skipping(deltasync.describe(c.oid)) AS description
     INTO it
@@ -228,8 +232,13 @@ BEGIN
     RETURN;
   END IF;
   IF it.known AND it.renamed THEN
+    IF it.travelled AND NOT it.relispartition THEN
+      SELECT l.* INTO former FROM deltasync.schema_log l
+       WHERE l.schema_name = it.former_schema AND l.table_name = it.former_table AND l.event <> 'hole'
+       ORDER BY l.id DESC LIMIT 1;
+    END IF;
     PERFORM deltasync.forget(relation, tag);
-    owed := true;
+    owed := former.captured IS NOT TRUE;
   END IF;
   IF it.publication IS NULL OR it.relispartition THEN
     -- It left the captured schemas, or its rows now travel under the name of its partitioned table.
@@ -262,16 +271,19 @@ BEGIN
       EXECUTE format('GRANT SELECT ON %s TO %I', relation::regclass, it.reader);
     END IF;
     -- Before the slot exists nothing is owed: the connector's snapshot is still to come.
-    complete := CASE WHEN owed AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = it.slot)
+    complete := CASE WHEN former.captured THEN former.complete
+                     WHEN owed AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = it.slot)
                      THEN NOT deltasync.holds_rows(relation)
                      ELSE coalesce(newest.complete, true) END;
   END IF;
 
   IF (newest.captured, newest.complete, newest.reason, newest.description)
-     IS DISTINCT FROM (published, complete, reason, it.description) THEN
-    INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, captured, complete, reason, description)
+     IS DISTINCT FROM (published, complete, reason, it.description) OR former.captured THEN
+    INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, captured, complete, reason, description,
+                                      former_schema, former_table)
     VALUES (log_table.event, log_table.tag, it.schema_name, it.table_name, published, complete, reason,
-            it.description);
+            it.description, CASE WHEN former.captured THEN former.schema_name END,
+            CASE WHEN former.captured THEN former.table_name END);
   END IF;
   INSERT INTO deltasync.known_table VALUES (relation, it.schema_name, it.table_name)
   ON CONFLICT ON CONSTRAINT known_table_pkey

@@ -188,6 +188,40 @@ def test_partitions_travel_as_their_root(source: Source) -> None:
     assert source.newest("visit") == ("ddl", True, False, None)
 
 
+@pytest.mark.parametrize(
+    ("ddl", "is_owed"),
+    [
+        ("ALTER TABLE shop.visit DETACH PARTITION shop.full", True),
+        ("ALTER TABLE shop.visit DETACH PARTITION shop.empty", False),
+        ("DROP TABLE shop.full", True),
+        ("ALTER TABLE shop.visit ATTACH PARTITION away.loaded FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')", True),
+        ("ALTER TABLE shop.visit ATTACH PARTITION away.none FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')", False),
+        ("CREATE TABLE shop.next PARTITION OF shop.visit FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')", False),
+        ("ALTER TABLE shop.full ADD CONSTRAINT positive CHECK (id > 0)", False),
+        ("DROP TABLE away.none", False),
+    ],
+)
+def test_rows_that_come_and_go_with_a_partition_are_owed(source: Source, ddl: str, *, is_owed: bool) -> None:
+    """No record tells of them. What was there before, and what came through its root, is not."""
+    source.admin.execute("""
+        CREATE TABLE shop.full PARTITION OF shop.visit FOR VALUES FROM ('2019-01-01') TO ('2020-01-01');
+        CREATE SCHEMA away; CREATE TABLE away.loaded (LIKE shop.visit INCLUDING ALL);
+        CREATE TABLE away.none (LIKE shop.visit INCLUDING ALL); INSERT INTO away.loaded VALUES (1, '2021-05-05');
+    """)
+    source.setup()
+    source.make_slot()
+    with source.admin.transaction():
+        source.admin.execute("""
+            CREATE TABLE shop.empty PARTITION OF shop.visit FOR VALUES FROM ('2018-01-01') TO ('2019-01-01');
+            INSERT INTO shop.visit VALUES (2, '2019-05-05'); ALTER TABLE shop.visit ADD n int
+        """)
+    source.admin.execute("ALTER TABLE away.loaded ADD n int; ALTER TABLE away.none ADD n int")
+    assert source.newest("visit") == ("ddl", True, True, None)
+
+    source.admin.execute(ddl)
+    assert source.newest("visit") == ("ddl", True, not is_owed, None)
+
+
 def test_other_tables_are_none_of_our_business(source: Source) -> None:
     source.setup()
     before = source.admin.execute("SELECT count(*) FROM deltasync.schema_log").fetchone()

@@ -232,6 +232,10 @@ class Assignment:
         """What the broker holds of partitions, whoever reads them. Raises UnreachableError where it does not say."""
         return self._consumer.logs(partitions)
 
+    def exists(self, topic: str) -> bool:
+        """True where the broker has this topic. Raises UnreachableError where it does not say."""
+        return self._consumer.exists(topic)
+
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Where the logs of these partitions end now. Raises UnreachableError where the broker does not say."""
         return {partition: log_.end_offset for partition, log_ in self._consumer.logs(list(partitions)).items()}

@@ -6,7 +6,7 @@ tells that no row from before it is on its way: then it is carried out where the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from deltasync.assignment import Assignment
 from deltasync.change import Partition
@@ -78,4 +78,10 @@ class Following:
         ends = self._assignment.end_offsets(read) if read else {}
         claims = {p: self._assignment.claim(p) for p in read}
         level = {p: claim for p, claim in claims.items() if claim.progress.next_offset >= ends[p]}
-        return {due: {p: level[p]} for due, p in places.items() if p in level}
+        # What never had a row has no topic, and another name all the same.
+        absent = {due for due, p in places.items() if due.renames and self._is_absent(p, read)}
+        return {due: {p: level[p]} if p in level else {} for due, p in places.items() if p in level or due in absent}
+
+    def _is_absent(self, partition: Partition, read: Collection[Partition]) -> bool:
+        leads = self._assignment.is_read(self._schema_log)
+        return leads and partition not in read and not self._assignment.exists(partition.topic)

@@ -21,6 +21,7 @@ class Ddl(BaseModel):
 
     create_table: Literal["apply", "hold"] = "apply"
     drop_table: Literal["apply", "hold", "ignore", "stop"] = "hold"
+    rename_table: Literal["apply", "hold", "ignore"] = "hold"
     add_column: Literal["apply", "hold", "stop"] = "apply"
     add_enum_label: Literal["apply", "hold", "stop"] = "apply"
     drop_not_null: Literal["apply", "hold", "stop"] = "apply"

@@ -64,6 +64,9 @@ class Consumer(Protocol):
     def logs(self, partitions: list[Partition]) -> dict[Partition, Log]:
         """What the broker holds of these partitions. Raises UnreachableError where it does not say."""
 
+    def exists(self, topic: str) -> bool:
+        """True where the broker has this topic. Raises UnreachableError where it does not say."""
+
     def replaced(self, known: Mapping[str, str]) -> dict[str, str]:
         """Those of these topics, by their ids, that have another id by now, with that id.
 

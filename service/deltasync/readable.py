@@ -25,6 +25,7 @@ class Due(NamedTuple):
     table: TableId
     log_id: int
     drops: bool = False
+    renames: bool = False
 
 
 class Cut(NamedTuple):
@@ -62,7 +63,7 @@ class Tables:
         self._stock_form = partial(StockForm, placeholder=placeholder) if raw_text else None
         self._stock_forms: dict[TableId, StockForm] = {}
         self._row_keys: dict[TableId, RowKeys | None] = {}
-        self._next = {id_: table.pending[0] for id_, table in known.items() if table.pending}
+        self._next = {id_: table.pending[0] for id_, table in known.items() if table.pending and not table.is_arriving}
         self._gone = {id_: table for id_, table in known.items() if table.gone_lsn is not None}
         # The tables that are to be changed whatever was applied of their rows.
         self.anytime = [
@@ -72,7 +73,7 @@ class Tables:
         ]
         # Those that are to be changed once all rows from before were applied, each with the transaction that did it.
         self.at_cut: dict[Due, int] = {
-            Due(id_, version.log_id): version.xid
+            Due(id_, version.log_id, renames=version.renamed): version.xid
             for id_, version in self._next.items()
             if version.action == "apply" and not version.anytime and version.xid is not None
         }
@@ -139,7 +140,7 @@ class Tables:
         known = self.known.get(change.table)
         if known is None or known.description is None or not known.captured:
             raise BlockedError(_waiting(change, _undescribed(change)))
-        if known.held is not None and not known.pending:
+        if known.held is not None and (known.is_arriving or not known.pending):
             raise BlockedError(_waiting(change, _held(change.table, known.held)))
         try:
             self.decoders[change.table] = self._decoder(known.description)
@@ -157,7 +158,7 @@ class Tables:
             f"The table {change.table} was changed on the source ({_at(change)}), and the replica's is not yet.",
             remedy="It follows in a moment. If it does not: deltasync schema list.",
         )
-        return _waiting(change, error)._replace(due=Due(change.table, version.log_id, version.is_drop))
+        return _waiting(change, error)._replace(due=Due(change.table, version.log_id, version.is_drop, version.renamed))
 
     def _converted(self, change: Change) -> Change:
         if self._stock_form is None or change.raw_text:

@@ -187,8 +187,14 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.to_builtins(self)
 
 
+# What the reason begins with why a table is held whose rows are under another name here.
+ARRIVES = "it was renamed on the source, and is here as "
+
+
 class Version(msgspec.Struct, frozen=True, omit_defaults=True):
     """A description that the replica's table does not fit yet; None where the table was dropped.
+
+    Where it was `renamed`, the description has its new name, under which its records travel from then on.
 
     `action` is what is done about it: `apply` where the replica's table is to be made to fit. That may be at any time
     (`anytime`), or where all rows from before the change were applied: rows whose own place in the source's log is
@@ -203,10 +209,16 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True):
     anytime: bool = False
     at_us: int = 0
     xid: int | None = None
+    renamed: bool = False
 
     @property
     def is_drop(self) -> bool:
         return self.description is None
+
+    @property
+    def leaves(self) -> bool:
+        """True where the table has its name no more behind this."""
+        return self.renamed or self.is_drop
 
 
 class SourceTable(NamedTuple):
@@ -235,14 +247,21 @@ class SourceTable(NamedTuple):
     @property
     def newest(self) -> Table | None:
         """The table as it is on the source; None where it is not there."""
-        return self.pending[-1].description if self.pending else self.description
+        if not self.pending:
+            return self.description
+        return None if self.pending[-1].leaves else self.pending[-1].description
 
     @property
     def is_gone(self) -> bool:
-        """True where it was dropped, here too."""
+        """True where it was dropped or renamed, here too."""
         return self.description is None and not self.pending
 
     @property
     def is_to_go(self) -> bool:
-        """True where it was dropped, and the replica's table is still there."""
-        return any(version.is_drop for version in self.pending)
+        """True where it was dropped or renamed, and the replica's table still has the name."""
+        return any(version.leaves for version in self.pending)
+
+    @property
+    def is_arriving(self) -> bool:
+        """True where the replica's table has its former name yet."""
+        return (self.held or "").startswith(ARRIVES)

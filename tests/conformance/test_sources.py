@@ -27,7 +27,7 @@ def apply(bench: Bench, *numbers: int, system: str = "1", timeline: int = 1) -> 
     pipeline = bench.store.pipeline
     at = [datetime(2026, 1, 1, 0, 0, number, tzinfo=UTC) for number in numbers]
     beats = [Beat(pipeline, number, when, system, timeline) for number, when in zip(numbers, at, strict=True)]
-    row = (pipeline, str(numbers[-1]), at[-1].isoformat(), "digest", "1", None, system, str(timeline), None)
+    row = (pipeline, str(numbers[-1]), at[-1].isoformat(), "digest", "1", None, system, str(timeline), "7")
     canary = plan_of(table=CANARY, upserts=(Rows(tuple(c.name for c in CANARY.columns), [[value] for value in row]),))
     found = bench.session.open({P0: "id"})[P0]
     assert isinstance(found, Progress)
@@ -38,6 +38,13 @@ def apply(bench: Bench, *numbers: int, system: str = "1", timeline: int = 1) -> 
 
 def state(bench: Bench) -> SourceTable:
     return bench.session.tables()[T.id]
+
+
+def test_the_canary_tells_what_is_in_kafka(bench: Bench) -> None:
+    """Nothing until it came."""
+    assert bench.session.settled() == 0
+    apply(bench, 1)
+    assert bench.session.settled() == 7
 
 
 def test_another_source_is_refused(bench: Bench) -> None:

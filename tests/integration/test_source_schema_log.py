@@ -64,7 +64,6 @@ def test_rows_of_the_transaction_that_creates_the_table_travel(source: Source) -
             """CREATE TABLE public.moved (id int PRIMARY KEY); INSERT INTO public.moved VALUES (1);
                ALTER TABLE public.moved SET SCHEMA shop""",
         ),
-        ("client", "ALTER TABLE shop.customer RENAME TO client"),
     ],
 )
 def test_a_table_that_joins_with_rows_is_incomplete(source: Source, name: str, ddl: str) -> None:
@@ -86,8 +85,11 @@ def test_before_the_slot_exists_no_rows_are_owed(source: Source) -> None:
 
 def test_renamed_moved_out_and_dropped_tables_are_logged_as_gone(source: Source) -> None:
     source.setup()
+    source.make_slot()
     source.admin.execute("ALTER TABLE shop.customer RENAME TO client")
     assert source.newest("customer")[0] == "drop"
+    former = "SELECT former_schema, former_table, complete FROM deltasync.schema_log WHERE table_name = 'client'"
+    assert source.admin.execute(former).fetchall() == [("shop", "customer", True)]
     source.admin.execute("CREATE SCHEMA attic; ALTER TABLE shop.client SET SCHEMA attic")
     assert source.newest("client")[0] == "drop"
     source.admin.execute('DROP TABLE shop."Order Line"')
@@ -184,6 +186,40 @@ def test_partitions_travel_as_their_root(source: Source) -> None:
     )
     assert source.newest("visit_2021")[0] == "drop"
     assert source.newest("visit") == ("ddl", True, False, None)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "is_owed"),
+    [
+        ("ALTER TABLE shop.visit DETACH PARTITION shop.full", True),
+        ("ALTER TABLE shop.visit DETACH PARTITION shop.empty", False),
+        ("DROP TABLE shop.full", True),
+        ("ALTER TABLE shop.visit ATTACH PARTITION away.loaded FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')", True),
+        ("ALTER TABLE shop.visit ATTACH PARTITION away.none FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')", False),
+        ("CREATE TABLE shop.next PARTITION OF shop.visit FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')", False),
+        ("ALTER TABLE shop.full ADD CONSTRAINT positive CHECK (id > 0)", False),
+        ("DROP TABLE away.none", False),
+    ],
+)
+def test_rows_that_come_and_go_with_a_partition_are_owed(source: Source, ddl: str, *, is_owed: bool) -> None:
+    """No record tells of them. What was there before, and what came through its root, is not."""
+    source.admin.execute("""
+        CREATE TABLE shop.full PARTITION OF shop.visit FOR VALUES FROM ('2019-01-01') TO ('2020-01-01');
+        CREATE SCHEMA away; CREATE TABLE away.loaded (LIKE shop.visit INCLUDING ALL);
+        CREATE TABLE away.none (LIKE shop.visit INCLUDING ALL); INSERT INTO away.loaded VALUES (1, '2021-05-05');
+    """)
+    source.setup()
+    source.make_slot()
+    with source.admin.transaction():
+        source.admin.execute("""
+            CREATE TABLE shop.empty PARTITION OF shop.visit FOR VALUES FROM ('2018-01-01') TO ('2019-01-01');
+            INSERT INTO shop.visit VALUES (2, '2019-05-05'); ALTER TABLE shop.visit ADD n int
+        """)
+    source.admin.execute("ALTER TABLE away.loaded ADD n int; ALTER TABLE away.none ADD n int")
+    assert source.newest("visit") == ("ddl", True, True, None)
+
+    source.admin.execute(ddl)
+    assert source.newest("visit") == ("ddl", True, not is_owed, None)
 
 
 def test_other_tables_are_none_of_our_business(source: Source) -> None:

@@ -61,12 +61,12 @@ def _a_change_is_not_fenced(patch: pytest.MonkeyPatch) -> None:
 
 
 def _early_rows_are_forgiven(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pending, "_had_early_rows", lambda _before, _pending, _until: False)
+    patch.setattr(pending, "had_early_rows", lambda _before, _pending, _cut: False)
 
 
 def _only_the_next_version_tells(patch: pytest.MonkeyPatch) -> None:
-    before = pending._had_early_rows  # noqa: SLF001
-    patch.setattr(pending, "_had_early_rows", lambda table, found, until: before(table, found[:1], until))
+    before = pending.had_early_rows
+    patch.setattr(pending, "had_early_rows", lambda table, found, cut: before(table, found[:1], cut))
 
 
 def _names_are_forgotten(patch: pytest.MonkeyPatch) -> None:

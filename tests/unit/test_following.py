@@ -45,6 +45,9 @@ class _Worker:
     def due(self) -> dict[Due, Any]:
         return {}
 
+    def exists(self, topic: str) -> bool:
+        return topic != "p.shop.empty"
+
     def logs(self, partitions: object) -> object:
         raise AssertionError(partitions)
 

@@ -223,6 +223,18 @@ def test_the_schema_log_becomes_events() -> None:
     assert all(one.change is None for one in found.taken)
 
 
+def test_what_is_gone_by_another_name_was_not_dropped() -> None:
+    """A drop has a place by which it is carried out; a name that a rename or set-up took away has none."""
+    source: dict[str, Any] = {"schema": "deltasync", "table": "schema_log"}
+    rows: list[dict[str, object]] = [
+        {"id": 7, "event": "drop", "tag": tag} for tag in ("DROP TABLE", "DROP SCHEMA", "ALTER TABLE", "SETUP")
+    ]
+    records = [record(envelope("c", row, **source), offset, partition=LOG) for offset, row in enumerate(rows)]
+    found = take(records, {LOG: Progress()}, _tables())
+
+    assert [one.event and one.event.lsn for one in found.taken] == [10, 10, None, None]
+
+
 def test_streamed_rows_of_a_table_that_was_not_captured_wait() -> None:
     """It is captured by now: its description is on its way. Those of an excluded table are passed over."""
     keyless = take(

@@ -78,9 +78,7 @@ def approve(
         output.say(f"{table} is approved")
         for statement in found:
             output.say(f"  {statement};")
-    output.say(
-        "done" if done else "it will be done once all rows from before the change were applied, while `run` runs"
-    )
+    output.say("done" if done else "it will be done once all rows from before it were applied, while `run` runs")
 
 
 def _age_s(one: approval.Waiting) -> float | None:

@@ -24,6 +24,7 @@ class SchemaEvent(NamedTuple):
     `lsn` is its place in the source's log where it was written by the DDL itself, which locked the table: rows of the
     table from before the DDL stand before it, those from behind it do not, whatever the order of transactions. None
     where it was told later. `at_us` is the source's clock then, in microseconds since 1970, `xid` its transaction.
+    `former` is the name that the table had before this entry, under which its rows travelled.
     """
 
     id: int
@@ -36,6 +37,7 @@ class SchemaEvent(NamedTuple):
     lsn: int | None = None
     at_us: int = 0
     xid: int | None = None
+    former: TableId | None = None
 
 
 class _Row(msgspec.Struct):
@@ -49,6 +51,8 @@ class _Row(msgspec.Struct):
     reason: str | None = None
     description: str | None = None
     xid: int | None = None
+    former_schema: str | None = None
+    former_table: str | None = None
 
 
 _row = msgspec.json.Decoder(_Row)
@@ -86,4 +90,5 @@ def schema_event(change: Change) -> SchemaEvent | None:
         lsn=change.position.seq1 if _is_told_at_once(row) and change.op is Op.CREATE else None,
         at_us=change.position.committed_us,
         xid=row.xid,
+        former=TableId(row.former_schema, row.former_table) if row.former_schema and row.former_table else None,
     )

@@ -180,6 +180,12 @@ class Consumer:
         """
         return describe_logs(self._admin, partitions)
 
+    def exists(self, topic: str) -> bool:
+        try:
+            return topic in self._admin.list_topics(timeout=_ADMIN_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise _unreachable(error) from None
+
     def _revoke(self, _client: Client, partitions: list[TopicPartition]) -> None:
         self._owner.on_revoke([Partition(p.topic, p.partition) for p in partitions], lost=False)
 

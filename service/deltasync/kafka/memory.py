@@ -198,6 +198,10 @@ class Consumer:
             raise _unreachable("it has no such topic")
         return known
 
+    def exists(self, topic: str) -> bool:
+        self._ask()
+        return self._broker.log(Partition(topic, 0)) is not None
+
     def replaced(self, known: Mapping[str, str]) -> dict[str, str]:
         if not self._broker.reachable:
             return {}

@@ -39,6 +39,7 @@ WISHES = (
     "monitor.canary_age_s_max",
     "ddl.create_table",
     "ddl.drop_table",
+    "ddl.rename_table",
     "ddl.add_column",
     "ddl.add_enum_label",
     "ddl.drop_not_null",

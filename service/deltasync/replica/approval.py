@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -39,7 +39,7 @@ def waiting(settings: Settings) -> list[Waiting]:
         known = catalog.load(connection, settings.pipeline)
     found: list[Waiting] = []
     for id_, table in sorted(known.items()):
-        if (table.captured or table.is_to_go) and (table.held is not None or table.pending):
+        if (table.captured or table.is_to_go) and not table.is_arriving and (table.held is not None or table.pending):
             found += _told(id_, table, settings.ddl)
     return found
 
@@ -71,7 +71,7 @@ def _steps(table: SourceTable, ddl: Ddl) -> list[tuple[Version, list[SchemaChang
     found: list[tuple[Version, list[SchemaChange]]] = []
     for version in table.pending:
         found.append((version, changes(before, version.description, ddl.policy)))
-        before = version.description
+        before = None if version.leaves else version.description
     return found
 
 
@@ -91,15 +91,29 @@ def approve(settings: Settings, names: Sequence[str], reason: str) -> dict[str, 
         done = {}
         for name in dict.fromkeys(names):
             id_ = TableId(*name.partition(".")[::2])
+            id_ = _here(known, id_)
             table = known.get(id_)
             if table is None or not (table.held or table.pending):
                 raise RefusedError(f"Nothing of {name} waits.", remedy="deltasync schema list shows what does.")
             wanted = evolve.from_drop(table)
             refuse(id_, wanted, settings.ddl, is_spread=id_ in several)
-            after, done[name] = _approved(connection, id_, wanted, settings.ddl)
+            after, done[str(id_)] = _approved(connection, id_, wanted, settings.ddl)
             catalog.store(connection, settings.pipeline, {id_: after})
-            _audit(connection, settings.pipeline, id_, table, done[name], reason)
+            _audit(connection, settings.pipeline, id_, table, done[str(id_)], reason)
     return done
+
+
+def _here(known: Mapping[TableId, SourceTable], id_: TableId) -> TableId:
+    """The name that a table has here yet, which arrives under this one."""
+    return next(
+        (
+            old
+            for old, table in known.items()
+            for version in table.pending
+            if version.renamed and version.description is not None and version.description.id == id_
+        ),
+        id_,
+    )
 
 
 def is_carried_out(settings: Settings, names: Iterable[str]) -> bool:

@@ -23,6 +23,7 @@ class Kind(StrEnum):
 
     CREATE_TABLE = "create_table"
     DROP_TABLE = "drop_table"
+    RENAME_TABLE = "rename_table"
     ADD_COLUMN = "add_column"
     ADD_ENUM_LABEL = "add_enum_label"
     DROP_NOT_NULL = "drop_not_null"
@@ -85,7 +86,8 @@ def changes(old: Table | None, new: Table | None, policy: Mapping[str, Action] |
         return _whole(old, new)
     ignored = {kind for kind, action in (policy or {}).items() if action == "ignore"}
     pairs = [(column, now) for column in old.columns if (now := same(column, new)) is not None]
-    found = _renamed(new, [(column.name, now.name) for column, now in pairs if column.name != now.name])
+    found = _named(old, new)
+    found += _renamed(new, [(column.name, now.name) for column, now in pairs if column.name != now.name])
     found += [
         _dropped(new, column, keep=Kind.DROP_COLUMN in ignored) for column in old.columns if not same(column, new)
     ]
@@ -99,6 +101,14 @@ def changes(old: Table | None, new: Table | None, policy: Mapping[str, Action] |
         what = f"the primary key changed from {keys[0]} to {keys[1]} on the source"
         found.append(SchemaChange(Kind.CHANGE_KEY, what, obstacle="another key is for an operator to make"))
     return [change for change in found if change.kind not in ignored or change.kind is Kind.DROP_COLUMN]
+
+
+def _named(old: Table, new: Table) -> list[SchemaChange]:
+    if old.id == new.id:
+        return []
+    return [
+        SchemaChange(Kind.RENAME_TABLE, f"it was renamed to {new.id} on the source", tuple(ddl.rename_table(old, new)))
+    ]
 
 
 def _whole(old: Table | None, new: Table | None) -> list[SchemaChange]:

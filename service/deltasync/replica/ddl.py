@@ -40,6 +40,18 @@ def drop_table(table: Table) -> sql.Composed:
     return sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(table.schema, table.name))
 
 
+def rename_table(old: Table, new: Table) -> list[sql.Composed]:
+    """Gives a table another name, or schema; its indexes, rights and what depends on it stay."""
+    moved = sql.SQL("ALTER TABLE {} SET SCHEMA {}")
+    renamed = sql.SQL("ALTER TABLE {} RENAME TO {}")
+    found = []
+    if old.schema != new.schema:
+        found += [create_schema(new.schema), moved.format(sql.Identifier(*old.id), sql.Identifier(new.schema))]
+    if old.name != new.name:
+        found.append(renamed.format(sql.Identifier(new.schema, old.name), sql.Identifier(new.name)))
+    return found
+
+
 def add_columns(table: Table, columns: Iterable[Column]) -> sql.Composed:
     """Adds columns; the rows that are there get what they have on the source: `missing`, or a constant default."""
     filling = [_column(replace(column, default=_fill(column)), with_defaults=True) for column in columns]

@@ -29,7 +29,7 @@ from deltasync.replica.changes import (
     is_additive,
     told,
 )
-from deltasync.table import Column, SourceTable, Table, TableId, Version
+from deltasync.table import ARRIVES, Column, SourceTable, Table, TableId, Version
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +61,8 @@ def fold(
             continue
         if event.event == "drop" and before is not None:
             changed[event.table] = _dropped(event, before, policy)
+        elif event.description is not None and event.former is not None:
+            changed |= _renamed(event, event.description, {**known, **changed}, policy)
         elif event.description is not None:
             changed[event.table] = _described(event, event.description, before, policy)
         elif before is not None:
@@ -78,7 +80,7 @@ def _dropped(event: SchemaEvent, before: SourceTable, policy: Mapping[str, Actio
     if event.lsn is None or before.newest is None or not (before.captured or before.is_to_go):
         return gone
     do = policy[Kind.DROP_TABLE]
-    waits = any(version.is_drop and version.action != "apply" for version in before.pending)
+    waits = before.is_arriving or any(v.leaves and (v.renamed or v.action != "apply") for v in before.pending)
     kept = before.pending if waits or do != "apply" else ()
     version = Version(event.id, None, do, event.lsn, anytime=True, at_us=event.at_us, xid=event.xid)
     return gone._replace(pending=(*kept, version))
@@ -86,21 +88,49 @@ def _dropped(event: SchemaEvent, before: SourceTable, policy: Mapping[str, Actio
 
 def from_drop(table: SourceTable) -> SourceTable:
     """The state without what became of a table that goes as a whole: from its last drop on, if there is one."""
-    return table._replace(pending=table.pending[max(_drops(table), default=0) :])
+    drops = [place for place, version in enumerate(table.pending) if version.is_drop]
+    if any(version.renamed for version in table.pending):
+        return table
+    return table._replace(pending=table.pending[max(drops, default=0) :])
 
 
 def _to_drop(table: SourceTable) -> tuple[Version, ...]:
-    """What is pending up to the last drop: what is behind it is another table's."""
-    return table.pending[: max(_drops(table), default=-1) + 1]
-
-
-def _drops(table: SourceTable) -> list[int]:
-    return [place for place, version in enumerate(table.pending) if version.is_drop]
+    """What is pending up to where the table lost its name at last: what is behind it is another table's."""
+    leaving = [place for place, version in enumerate(table.pending) if version.leaves]
+    return table.pending[: max(leaving, default=-1) + 1]
 
 
 def _unignored(version: Version) -> Version:
     """A drop cannot be ignored any more where another table has the name: its rows wait for the operator."""
     return replace(version, action="hold") if version.is_drop and version.action == "ignore" else version
+
+
+def _renamed(
+    event: SchemaEvent, description: Table, known: Mapping[TableId, SourceTable], policy: Mapping[str, Action]
+) -> dict[TableId, SourceTable]:
+    """The states of a table under both of its names: it arrives under the new one, which is all that waits for it.
+
+    Where it cannot, it is another table, whose rows are owed.
+    """
+    former, before = known.get(event.former or description.id), known.get(description.id)
+    newest = former.newest if former is not None else None
+    is_free = before is None or before.is_gone
+    if former is None or newest is None or not (is_free and _may_be_renamed(former, event, policy)):
+        return {description.id: _described(event._replace(complete=False), description, before, policy)}
+    do = action(changes(newest, description, policy), policy)
+    version = Version(event.id, description, do, event.lsn, at_us=event.at_us, xid=event.xid, renamed=True)
+    held = f"{ARRIVES}{newest.id}"
+    state = SourceTable(event.id, True, former.complete, False, event.reason, held, description)  # noqa: FBT003
+    if before is not None:
+        state = state._replace(gone_lsn=before.gone_lsn, gone_at_us=before.gone_at_us)
+    return {newest.id: former._replace(dropped=True, pending=(*former.pending, version)), description.id: state}
+
+
+def _may_be_renamed(former: SourceTable, event: SchemaEvent, policy: Mapping[str, Action]) -> bool:
+    """True where the replica has the table, and is to have it under another name."""
+    fits = former.held is None or former.is_arriving or bool(former.pending)
+    is_told = event.lsn is not None and event.captured
+    return fits and is_told and former.captured and former.held != HOLE and policy[Kind.RENAME_TABLE] != "ignore"
 
 
 def _described(
@@ -116,7 +146,7 @@ def _described(
         state = state._replace(gone_lsn=before.gone_lsn, gone_at_us=before.gone_at_us)
     if known is None or remade or not (known.is_to_go or (known.captured and event.captured)):
         return state
-    if known.held not in (None, HOLE) and not known.pending:
+    if known.held not in (None, HOLE) and not known.pending and not known.is_arriving:
         return state
     pending = tuple(map(_unignored, known.pending))
     fitted = state._replace(description=known.description, pending=pending, held=known.held)
@@ -142,6 +172,8 @@ def _versioned(table: SourceTable, event: SchemaEvent, description: Table, polic
 
 def reason(table: SourceTable, policy: Mapping[str, Action]) -> str | None:
     """Why a table is held, by its next version; None where that is on its way."""
+    if table.is_arriving:
+        return table.held
     if not table.pending or table.pending[0].action in {"apply", "ignore"}:
         return None
     return table.held or told(changes(table.description, table.pending[0].description, policy))

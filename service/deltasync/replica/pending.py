@@ -36,7 +36,7 @@ def followed(
 
     Raises UnreachableError where the table is locked that is to fit for the first time.
     """
-    if table.held == evolve.HOLE:
+    if table.held == evolve.HOLE or table.is_arriving:
         return table
     if table.pending:
         return advance(connection, table, settings)
@@ -90,20 +90,20 @@ def advanced(
 
     `carry_out` makes a table that is as the first description says (None: it is not there) what the second one does;
     where it returns why not, nothing was done. `at_cut` are the partitions of the table where all rows from before the
-    next version were applied: that one may be carried out, too. A drop is for `dropping` alone.
+    next version were applied: that one may be carried out, too. A drop is for `dropping` alone, and another name
+    for `renaming`.
     """
     cut = list(at_cut)
     while table.pending:
         version, before = table.pending[0], table.description
-        if version.description is None or version.action != "apply" or not (version.anytime or cut):
+        if version.description is None or version.renamed or version.action != "apply" or not (version.anytime or cut):
             break
-        until = _applied_until(cut)
-        if before is not None and _had_early_rows(before, table.pending, until):
+        if had_early_rows(before, table.pending, cut):
             return refused(table, EARLY)
         why = carry_out(before, version.description)
         if why is not None:
             return refused(table, why)
-        description = _remembering(before, version, until)
+        description = _remembering(before, version, _applied_until(cut))
         table = evolve.released(table._replace(description=description, pending=table.pending[1:]))
         cut = []
     return table._replace(held=evolve.reason(table, settings.policy))
@@ -154,17 +154,18 @@ def _applied_until(cut: Iterable[Claim]) -> int:
     return max((mark[1] for mark in marks if mark is not None), default=-1)
 
 
-def _had_early_rows(before: Table, pending: Sequence[Version], until: int) -> bool:
+def had_early_rows(before: Table | None, pending: Sequence[Version], cut: Iterable[Claim]) -> bool:
     """True where rows from behind changes, written before those were known, may be wrong without a trace.
 
-    They were rounded to the old type, or went into a column whose name is another one's behind this version, or a later
-    one, which may have become known only when the name was free. What is behind a drop is another table's.
+    They were rounded to the old type, or are another table's, or went into a column whose name is another one's behind
+    this version, or a later one, which may have become known only when the name was free. What is behind a drop is
+    another table's.
     """
-    version, new = pending[0], pending[0].description
-    if version.lsn is None or new is None:
+    version, new, until = pending[0], pending[0].description, _applied_until(cut)
+    if before is None or version.lsn is None or new is None:
         return False
-    retyped = any(found.kind is Kind.CHANGE_TYPE for found in changes(before, new))
-    if retyped and version.lsn <= until:
+    is_lossy = any(found.kind in {Kind.CHANGE_TYPE, Kind.RENAME_TABLE} for found in changes(before, new))
+    if is_lossy and version.lsn <= until:
         return True
     for one in takewhile(lambda one: not one.is_drop, pending):
         if one.lsn is not None and one.lsn <= until and one.description and renames(before, one.description):

@@ -17,7 +17,7 @@ from deltasync.plan import TablePlan
 from deltasync.ports import Batch, Logs, Steps
 from deltasync.progress import Claim, Progress
 from deltasync.readable import Due
-from deltasync.replica import by_hand, catalog, dead_letters, dropping, evolve, identity, ledger, pending
+from deltasync.replica import by_hand, catalog, dead_letters, dropping, evolve, identity, ledger, pending, renaming
 from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
 from deltasync.replica.writer import Writer
 from deltasync.settings import Settings
@@ -120,18 +120,22 @@ class Replica:
             ledger.fence(connection, pipeline, {} if due.drops else claims)
             topic = due.table.topic(self._settings.topic_prefix)
             locked = ledger.lock(connection, pipeline, topic) if due.drops else {}
-            known = catalog.load(connection, pipeline, to_change=True).get(due.table)
-            if known is None or not known.pending or known.pending[0].log_id != due.log_id:
+            tables = catalog.load(connection, pipeline, to_change=True)
+            known = tables.get(due.table)
+            if known is None or not _is_next(known, due):
                 return True
             if driver(connection).info.server_version >= TRANSACTION_TIMEOUT_SINCE:
                 connection.execute(sa.text("SET LOCAL transaction_timeout = 0"))  # a table may be written anew
-            if due.drops:
-                known = dropping.drop(connection, self._settings, known, locked, logs)
-            cut = () if due.drops else claims.values()
-            after = pending.advance(driver(connection), known, self._settings.ddl, at_cut=cut)
-            catalog.store(connection, pipeline, {due.table: after})
-            self._forget({due.table})
-        return after.held != pending.LOCKED
+            if known.pending[0].renamed:
+                after = renaming.rename(connection, self._settings, tables, due.table, claims.values())
+            else:
+                if due.drops:
+                    known = dropping.drop(connection, self._settings, known, locked, logs)
+                cut = () if due.drops else claims.values()
+                after = {due.table: pending.advance(driver(connection), known, self._settings.ddl, at_cut=cut)}
+            catalog.store(connection, pipeline, after)
+            self._forget(after)
+        return after[due.table].held != pending.LOCKED
 
     def _evolve(self, connection: sa.Connection, events: Iterable[SchemaEvent]) -> None:
         """Follow entry by entry: what the one adds and fills, the next one may change again.
@@ -190,6 +194,12 @@ class Replica:
                 take_replica_role(driver(self._connection))
             self._writer = Writer(driver(self._connection), ordered=ordered)
         return _Transaction(self, self._connection)
+
+
+def _is_next(table: SourceTable, due: Due) -> bool:
+    """True where this change is still the next one, and is to be carried out."""
+    first = table.pending[0] if table.pending and not table.is_arriving else None
+    return first is not None and first.log_id == due.log_id and (first.action == "apply" or not first.leaves)
 
 
 def _fitting(writer: Writer, plans: Sequence[TablePlan], steps: Steps | None) -> int:

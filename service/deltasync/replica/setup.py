@@ -163,7 +163,7 @@ def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str
     for id_, known in catalog.load(core, pipeline, to_change=True).items():
         if known.held is None:
             continue
-        if known.is_to_go:
+        if known.is_to_go or known.is_arriving:
             held[str(id_)] = f"{known.held}: deltasync schema approve {id_}"
             continue
         shared = catalog.shared(driver(core), pipeline, [id_])

@@ -168,7 +168,7 @@ source_table = Table(
     Column("missing", String),
     Column("pending", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     Column("gone_lsn", BigInteger),
-    Column("gone_at_us", BigInteger, nullable=False, server_default="0"),
+    Column("gone_at_us", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # The newest canary: what the source's heartbeat saw of itself, and when that became visible here. `refused`: why

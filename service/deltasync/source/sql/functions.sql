@@ -212,9 +212,13 @@ DECLARE
   reason text;
   published boolean;
   complete boolean;
+  former deltasync.schema_log;
 BEGIN
   SELECT n.nspname AS schema_name, c.relname AS table_name, c.relispartition, p.publication, p.slot, p.reader,
-         k.relation IS NOT NULL AS known,
+         k.relation IS NOT NULL AS known, k.schema_name AS former_schema, k.table_name AS former_table,
+         EXISTS (SELECT FROM deltasync.captured_schema f
+                  WHERE f.name = k.schema_name AND f.pipeline = s.pipeline)
+           AND deltasync.publication_of(c.oid) = p.publication AS travelled,
          (k.schema_name, k.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text) AS renamed,
          deltasync.skipping(deltasync.describe(c.oid)) AS description
     INTO it
@@ -228,8 +232,13 @@ BEGIN
     RETURN;
   END IF;
   IF it.known AND it.renamed THEN
+    IF it.travelled AND NOT it.relispartition THEN
+      SELECT l.* INTO former FROM deltasync.schema_log l
+       WHERE l.schema_name = it.former_schema AND l.table_name = it.former_table AND l.event <> 'hole'
+       ORDER BY l.id DESC LIMIT 1;
+    END IF;
     PERFORM deltasync.forget(relation, tag);
-    owed := true;
+    owed := former.captured IS NOT TRUE;
   END IF;
   IF it.publication IS NULL OR it.relispartition THEN
     -- It left the captured schemas, or its rows now travel under the name of its partitioned table.
@@ -262,22 +271,72 @@ BEGIN
       EXECUTE format('GRANT SELECT ON %s TO %I', relation::regclass, it.reader);
     END IF;
     -- Before the slot exists nothing is owed: the connector's snapshot is still to come.
-    complete := CASE WHEN owed AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = it.slot)
+    complete := CASE WHEN former.captured THEN former.complete
+                     WHEN owed AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = it.slot)
                      THEN NOT deltasync.holds_rows(relation)
                      ELSE coalesce(newest.complete, true) END;
   END IF;
 
   IF (newest.captured, newest.complete, newest.reason, newest.description)
-     IS DISTINCT FROM (published, complete, reason, it.description) THEN
-    INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, captured, complete, reason, description)
+     IS DISTINCT FROM (published, complete, reason, it.description) OR former.captured THEN
+    INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, captured, complete, reason, description,
+                                      former_schema, former_table)
     VALUES (log_table.event, log_table.tag, it.schema_name, it.table_name, published, complete, reason,
-            it.description);
+            it.description, CASE WHEN former.captured THEN former.schema_name END,
+            CASE WHEN former.captured THEN former.table_name END);
   END IF;
   INSERT INTO deltasync.known_table VALUES (relation, it.schema_name, it.table_name)
   ON CONFLICT ON CONSTRAINT known_table_pkey
   DO UPDATE SET schema_name = excluded.schema_name, table_name = excluded.table_name
    WHERE (known_table.schema_name, known_table.table_name) <> (excluded.schema_name, excluded.table_name);
 END
+$body$;
+
+-- Note which partitions a captured table has; true where one with rows has joined it past the publication, or has left
+-- it, and no delete tells of its rows.
+CREATE OR REPLACE FUNCTION deltasync.regrouped(root oid) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_column
+DECLARE
+  leaf record;
+  found_rows boolean := false;
+BEGIN
+  IF NOT EXISTS (SELECT FROM deltasync.known_table k WHERE k.relation = regrouped.root) THEN
+    RETURN false;
+  END IF;
+  FOR leaf IN
+    SELECT c.oid AS relation, true AS joins
+      FROM pg_partition_tree(regrouped.root) t JOIN pg_class c ON c.oid = t.relid AND c.relkind = 'r'
+     WHERE NOT EXISTS (SELECT FROM deltasync.known_leaf l WHERE l.relation = c.oid AND l.root = regrouped.root)
+    UNION ALL
+    SELECT c.oid, false
+      FROM deltasync.known_leaf l JOIN pg_class c ON c.oid = l.relation
+     WHERE l.root = regrouped.root
+       AND NOT EXISTS (SELECT FROM pg_partition_tree(regrouped.root) t WHERE t.relid = c.oid)
+  LOOP
+    found_rows := found_rows OR deltasync.holds_rows(leaf.relation);
+    DELETE FROM deltasync.known_leaf l WHERE l.relation = leaf.relation;
+    IF leaf.joins THEN
+      INSERT INTO deltasync.known_leaf (relation, root) VALUES (leaf.relation, regrouped.root);
+    END IF;
+  END LOOP;
+  RETURN found_rows;
+END
+$body$;
+
+-- Log that a captured table is to be read again, if its slot exists: before that, the connector's snapshot is to come.
+CREATE OR REPLACE FUNCTION deltasync.owe(relation oid, tag text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+  INSERT INTO deltasync.schema_log (event, tag, schema_name, table_name, captured, complete, reason, description)
+  SELECT 'ddl', $2, newest.schema_name, newest.table_name, true, false, newest.reason, newest.description
+    FROM deltasync.known_table k
+    JOIN deltasync.captured_schema s ON s.name = k.schema_name
+    JOIN deltasync.pipeline p ON p.pipeline = s.pipeline
+    JOIN pg_replication_slots r ON r.slot_name = p.slot
+   CROSS JOIN LATERAL (SELECT l.* FROM deltasync.schema_log l
+                        WHERE l.schema_name = k.schema_name AND l.table_name = k.table_name
+                        ORDER BY l.id DESC LIMIT 1) newest
+   WHERE k.relation = $1 AND newest.captured AND newest.complete
 $body$;
 
 -- Bring every table of a pipeline's schemas up to date; returns each with its newest entry in the log.
@@ -302,6 +361,7 @@ BEGIN
      ORDER BY n.nspname, c.relname
   LOOP
     PERFORM deltasync.log_table(table_oid, 'announce', 'SETUP');
+    PERFORM deltasync.regrouped(table_oid);
   END LOOP;
   RETURN QUERY
     SELECT DISTINCT ON (l.schema_name, l.table_name)
@@ -371,14 +431,12 @@ CREATE OR REPLACE FUNCTION deltasync.on_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $body$
 DECLARE
   table_oid oid;
-  was_known boolean;
 BEGIN
   FOR table_oid IN SELECT * FROM deltasync.touched() LOOP
     BEGIN
-      was_known := EXISTS (SELECT FROM deltasync.known_table k WHERE k.relation = table_oid);
       PERFORM deltasync.log_table(table_oid, 'ddl', tg_tag);
-      IF was_known AND pg_partition_root(table_oid) <> table_oid THEN
-        PERFORM deltasync.log_table(pg_partition_root(table_oid), 'ddl', tg_tag, deltasync.holds_rows(table_oid));
+      IF deltasync.regrouped(pg_partition_root(table_oid)) THEN
+        PERFORM deltasync.owe(pg_partition_root(table_oid), tg_tag);
       END IF;
     EXCEPTION WHEN OTHERS THEN
       PERFORM deltasync.log_hole(tg_tag, table_oid, SQLSTATE);
@@ -410,10 +468,20 @@ BEGIN
       FROM deltasync.known_table k
       JOIN pg_class c ON c.oid = k.relation AND c.relreplident = 'i' AND NOT deltasync.identified(c.oid)
      WHERE EXISTS (SELECT FROM pg_event_trigger_dropped_objects() o WHERE o.object_type = 'index')
+    UNION
+    -- With a partition its rows go, and no delete tells of them. It cannot be asked any more whether it had some.
+    SELECT l.root, 'partition'
+      FROM deltasync.known_leaf l
+      JOIN pg_event_trigger_dropped_objects() o ON o.classid = 'pg_class'::regclass AND o.objid = l.relation
+      JOIN pg_class c ON c.oid = l.root
+     WHERE o.object_type = 'table'
   LOOP
     BEGIN
       IF dropped.object_type = 'table' THEN
         PERFORM deltasync.forget(dropped.objid, tg_tag);
+      ELSIF dropped.object_type = 'partition' THEN
+        PERFORM deltasync.owe(dropped.objid, tg_tag);
+        DELETE FROM deltasync.known_leaf l WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.relation);
       ELSE
         PERFORM deltasync.log_table(dropped.objid, 'ddl', tg_tag);
       END IF;

@@ -11,6 +11,11 @@ CREATE TABLE deltasync.signal (
 ALTER TABLE deltasync.pipeline
   ADD COLUMN mark_xid bigint, ADD COLUMN mark_lsn pg_lsn, ADD COLUMN settled_xid bigint;
 ALTER TABLE deltasync.canary ADD COLUMN settled_xid bigint;
--- The transaction of an entry.
-ALTER TABLE deltasync.schema_log ADD COLUMN xid bigint;
+-- The transaction of an entry, and the name that its table had before, under which it was captured.
+ALTER TABLE deltasync.schema_log ADD COLUMN xid bigint, ADD COLUMN former_schema text, ADD COLUMN former_table text;
 ALTER TABLE deltasync.schema_log ALTER COLUMN xid SET DEFAULT pg_current_xact_id()::text::bigint;
+-- The partitions of each captured table whose rows travel as its own: those that join it with rows, or leave it, are told.
+CREATE TABLE deltasync.known_leaf (
+  relation oid PRIMARY KEY,
+  root oid NOT NULL
+);

@@ -154,6 +154,14 @@ class MemoryTable:
         """Hold these rows alone, which somebody wrote by hand."""
         self.rows = {self._key(row) if self.table.primary_key else object(): dict(row) for row in rows}
 
+    def replaced(self, rows: Mapping[Hashable, Row]) -> MemoryTable:
+        """The table with these rows, which keep what it has beside their columns. Raises IntegrityError."""
+        empty: Row = dict.fromkeys(column.name for column in self.table.columns)
+        found = MemoryTable(self.table, {}, self.unique, self.refused)
+        for key, row in rows.items():
+            found._keep(key, {**self.rows.get(key, empty), **row})
+        return found
+
     def _put(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
         count = 0
         for rows in upserts:

@@ -136,7 +136,8 @@ def test_a_source_of_version_1_is_migrated(source: Source) -> None:
           DROP COLUMN mark_xid, DROP COLUMN mark_lsn, DROP COLUMN settled_xid;
         ALTER TABLE deltasync.canary DROP COLUMN settled_xid; ALTER TABLE deltasync.schema_log DROP COLUMN xid,
           DROP COLUMN former_schema, DROP COLUMN former_table;
-        ALTER TABLE deltasync.carried_type DROP COLUMN needs; DROP TABLE deltasync.skipping_table, deltasync.signal, deltasync.known_leaf;
+        ALTER TABLE deltasync.carried_type DROP COLUMN needs;
+        DROP TABLE deltasync.skipping_table, deltasync.signal, deltasync.known_leaf;
         UPDATE deltasync.source_version SET version = 1
     """)
     with_converter = source.settings.connect.model_copy(update={"raw_text": True})

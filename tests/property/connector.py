@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
+from tests.property.event import END, Event
 from tests.property.incremental import Reads
-from tests.property.source import END, Event, Source
+from tests.property.source import Source
 from tests.runs import run_id
 
 from deltasync.change import Partition
@@ -165,6 +166,10 @@ class Connector:
         message = '{"op":"m","source":{"connector":"postgresql","schema":"","table":""}}'
         self._broker.produce(Partition(f"{PREFIX}.message", 0), b"{}", message.encode())
 
+    def has_sent(self, count: int) -> bool:
+        """True where Kafka has so many of the stream's changes."""
+        return self._acknowledged() >= count
+
     def _acknowledged(self) -> int:
         return int(min([self._next, *(found[0] for waiting in self._held.values() for found in waiting)]))
 
@@ -291,6 +296,7 @@ class Connector:
             event.transaction,
             self._number(event) if self._numbers and not is_read else 0,
             "incremental" if is_read else "false",
+            event.number,
         )
         value = _value(change, (seq0, event.lsn), event.committed_us)
         partition = self._partition(event.table, event.key, event.lsn)
@@ -326,6 +332,7 @@ class _Change(NamedTuple):
     transaction: int = 0
     order: int = 0
     snapshot: str = "false"
+    number: int = 0
 
 
 def _mark(reads: Sequence[tuple[TableId, bytes | None, str]], place: int) -> str:
@@ -349,6 +356,6 @@ def _value(change: _Change, sequence: tuple[int | None, int], committed_us: int)
         f'{{"before":{change.before or "null"},"after":{change.after or "null"},"source":{{"version":"3.7.0.Final",'
         f'"connector":"postgresql","name":"{PREFIX}","ts_ms":{committed_us // 1000},"snapshot":"{change.snapshot}",'
         f'"db":"d","sequence":"[{seq0},\\"{sequence[1]}\\"]","ts_us":{committed_us},"schema":"{change.table.schema}",'
-        f'"table":"{change.table.name}","txId":{700 + change.transaction},"lsn":{sequence[1]}}},'
+        f'"table":"{change.table.name}","txId":{change.number},"lsn":{sequence[1]}}},'
         f'"transaction":{transaction if change.order else "null"},"op":"{change.op}","ts_ms":1}}'
     ).encode()

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tests.property.source import Event, Source
+from tests.property.event import Event
+from tests.property.source import Source
 
 
 @dataclass

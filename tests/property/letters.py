@@ -15,7 +15,7 @@ class Letters:
 
     def __init__(self, source: Source, connector: Connector, store: Store, *, ordered: bool) -> None:
         self._source, self._connector, self._store, self._ordered = source, connector, store, ordered
-        self._has_refused = False
+        self.has_refused = False
 
     def refuse(self, where: int, n: int) -> None:
         """The replica refuses rows with values that some have on the source now."""
@@ -27,12 +27,12 @@ class Letters:
         column = columns[n // 7 % len(columns)]
         rows = [self._source.row(name, identity) for identity in found[n % len(found) :][:3]]
         for text in {row.get(column) for row in rows} - {None}:
-            self._has_refused = True
+            self.has_refused = True
             self._store.refuse(shape.table, column, text or "")
 
     def are_astray(self) -> bool:
         """True where there are some though nothing was refused, and nothing is applied again."""
-        return bool(self._store.letters()) and not self._has_refused and not self._may_be_again
+        return bool(self._store.letters()) and not self.has_refused and not self._may_be_again
 
     @property
     def _may_be_again(self) -> bool:

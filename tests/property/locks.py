@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from deltasync.table import Table
 
 if TYPE_CHECKING:
+    from tests.property.event import Event, Key
     from tests.property.kinds import Row, Shape
-    from tests.property.source import Event, Key
 
 
 class Family(NamedTuple):
@@ -29,6 +29,7 @@ class Transaction:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.number = 0  # as the source counts them, by their first change
         self.touched: set[Key] = set()
         self.shared: set[Key] = set()  # what rows that it touched reference, or did
         self.truncated: set[str] = set()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
+from tests.property.connector import Connector
 from tests.property.kinds import PLACEHOLDER, Row
+from tests.property.resync import Resync
+from tests.property.source import Source
 
 from deltasync.change import Partition
 from deltasync.debezium.rows import RowDecoder, Rows
 from deltasync.failure import Verdict, is_to_blame, lacks_room, verdict
+from deltasync.kafka.memory import Broker
 from deltasync.parking import Letter
 from deltasync.plan import TablePlan
 from deltasync.policy import Ddl
@@ -90,6 +94,9 @@ class MemoryStore:
     def relate(self, foreign: Foreign) -> None:
         self._database.foreign.append(foreign)
 
+    def resync(self, source: Source, connector: Connector, broker: Broker, at: Callable[[str], object]) -> Resync:
+        return Resync(source, connector, broker, self._database, at)
+
     def refuse(self, table: Table, column: str, text: str) -> None:
         found = self._database.tables[table.id]
         found.refused |= {(column, text)}
@@ -125,6 +132,8 @@ class MemoryStore:
             (places,) = [{(queue.partition, one.letter.record.offset) for one in queue.letters}]
             decoder = self._tables().decoder(queue.table)
             columns = tuple(column.name for column in decoder.table.columns)
+            if any(name not in row for row in rows(queue.table.name) for name in decoder.table.primary_key):
+                continue  # it has other names on the source by now
             there = [row for row in rows(queue.table.name) if _is_one(decoder, row, queue)]
             upserts = [Rows(columns, [[row.get(name) for row in there] for name in columns])] if there else []
             plan = TablePlan(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.property.event import Reshaped
 from tests.property.kinds import MARK, TEXT, Row, Shape
-from tests.property.source import Reshaped, Source
+from tests.property.source import Source
 
 # Names that columns take and give up, beside those that they had at first.
 _NAMES = ("alias", "other")

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 import msgspec
 import structlog
+from tests.property.commits import BrokenError
 from tests.property.kinds import MARK
 from tests.property.memory_store import MemoryStore
 from tests.property.scenario import Op, Scenario, is_statement
 from tests.property.scenario import scenario as of_seed
 from tests.property.store import Store
-from tests.property.world import BrokenError, HaltedError, World
+from tests.property.world import HaltedError, World
 
 
 @contextmanager

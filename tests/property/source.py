@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
 from itertools import count
-from types import MappingProxyType
-from typing import NamedTuple
 
+from tests.property.event import END, Event, Reshaped
 from tests.property.images import image_of, key_of, log_row, told
 from tests.property.kinds import CTID, Row, Shape, is_big, shape
 from tests.property.locks import Family, Locks, Transaction
@@ -15,49 +14,10 @@ from tests.property.locks import Family, Locks, Transaction
 from deltasync.debezium.schema_log import CANARY, SCHEMA_LOG
 from deltasync.table import Table, TableId
 
-Key = tuple[str, Hashable]
 State = dict[str, dict[Hashable, Row]]
-END = "END"
+# Sessions below are transactions that are in the log, and are not seen yet.
+HIDDEN = -100
 _NOWHERE = TableId("", "transaction")
-
-
-class Reshaped(NamedTuple):
-    """What becomes of a table and its rows: what columns are called now that it keeps, and what new ones hold."""
-
-    shape: Shape
-    names: Mapping[str, str]
-    values: Mapping[str, str | None] = MappingProxyType({})
-
-    def row(self, row: Row) -> Row:
-        return {self.names.get(name, name): row[name] for name in row if name in {CTID, *self.names}} | dict(
-            self.values
-        )
-
-
-class Event(NamedTuple):
-    """One change in the order of the stream: `key` and `after` are JSON.
-
-    `lacks` tells that values did not travel, `moves` that the row goes on under another key, `takes` which unique
-    values the row has then, `together` that it does not fit in without the next ones. `order` is the change's number in
-    its transaction. Where the end of each one is told, that is an event as well, with the op END. `was` and `now` are
-    the row before and after it.
-    """
-
-    transaction: int
-    lsn: int
-    committed_us: int
-    table: TableId
-    op: str
-    key: bytes | None
-    after: str | None
-    lacks: bool = False
-    moves: bool = False
-    takes: tuple[Hashable, ...] = ()
-    together: bool = False
-    before: str | None = None
-    order: int = 0
-    was: Row | None = None
-    now: Row | None = None
 
 
 class Source:
@@ -96,6 +56,7 @@ class Source:
         self._lsn = 10_000
         self._clock_us = 1_700_000_000_000_000
         self._entries = count(1)
+        self._numbers = count(700)
         self._told_shapes = dict(self.shapes)  # as other sessions see them
         self.logged += [(next(self._entries), found.table) for found in self.shapes.values()]
 
@@ -248,7 +209,7 @@ class Source:
         if self._locks.is_altered(session, name):
             return
         entry = next(self._entries), self.shapes[name].table
-        transaction = self._locks.open.setdefault(session, Transaction())
+        transaction = self._written(session)
         transaction.logged.append(entry)
         transaction.events.append(Event(0, self._write(), 0, SCHEMA_LOG, "c", *log_row(*entry)))
 
@@ -256,15 +217,41 @@ class Source:
         """The heartbeat's query, in a transaction of its own."""
         session, op = -1, "u" if self.beat else "c"
         self.beat += 1
-        transaction = self._locks.open.setdefault(session, Transaction())
+        transaction = self._written(session)
         transaction.events.append(Event(0, self._write(), 0, CANARY, op, b'{"pipeline":"p"}', self.canary_row()))
         self.commit(session)
 
-    def commit(self, session: int, step_us: int = 1000) -> None:
-        """End a transaction; its changes join the stream. The clock may stand still, or go back."""
+    def commit(self, session: int, step_us: int = 1000, *, hides: bool = False) -> None:
+        """End a transaction; its changes join the stream. The clock may stand still, or go back.
+
+        One that `hides` is in the log, and others do not see it yet: it waits for a standby, and keeps its locks.
+        """
         transaction = self._locks.open.pop(session, None)
         if transaction is None:
             return
+        self._write()
+        self._clock_us += step_us
+        number = len(self.commits)
+        events = transaction.events
+        if self._tells_ends and events:
+            events = [*events, Event(0, self._lsn, 0, _NOWHERE, END, None, None)]
+        self.stream += [
+            event._replace(transaction=number, committed_us=self._clock_us, order=order, number=transaction.number)
+            for order, event in enumerate(events, 1)
+        ]
+        self.commits.append(self._lsn)
+        if hides and events:
+            self._locks.open[HIDDEN - transaction.number] = transaction
+            return
+        self._show(transaction)
+        self.history.append({name: dict(rows) for name, rows in self.committed.items()})
+
+    def show(self) -> None:
+        """All that is in the log is seen."""
+        for session in [session for session in self._locks.open if session < HIDDEN]:
+            self._show(self._locks.open.pop(session))
+
+    def _show(self, transaction: Transaction) -> None:
         for name in transaction.truncated:
             self.committed[name] = {}
         for name, identity in transaction.touched:
@@ -276,18 +263,6 @@ class Source:
         for name in transaction.reshaped:
             self._told_shapes[name], self.committed[name] = self.shapes[name], dict(self._rows[name])
         self.logged += transaction.logged
-        self._write()
-        self._clock_us += step_us
-        number = len(self.commits)
-        events = transaction.events
-        if self._tells_ends and events:
-            events = [*events, Event(0, self._lsn, 0, _NOWHERE, END, None, None)]
-        self.stream += [
-            event._replace(transaction=number, committed_us=self._clock_us, order=order)
-            for order, event in enumerate(events, 1)
-        ]
-        self.commits.append(self._lsn)
-        self.history.append({name: dict(rows) for name, rows in self.committed.items()})
 
     def rollback(self, session: int) -> None:
         transaction = self._locks.open.pop(session, None)
@@ -301,6 +276,7 @@ class Source:
             self.shapes[name], self._rows[name] = self._told_shapes[name], dict(self.committed[name])
 
     def commit_all(self) -> None:
+        self.show()
         for session in list(self._locks.open):
             self.commit(session)
 
@@ -316,6 +292,18 @@ class Source:
     def is_keyless(self, name: str) -> bool:
         shape = self.shapes.get(name)
         return shape is not None and shape.table.is_keyless
+
+    def running(self) -> list[int]:
+        """The numbers of the transactions that others do not see yet."""
+        return [transaction.number for transaction in self._locks.open.values() if transaction.number]
+
+    def draw(self) -> int:
+        """The number of a transaction that begins and ends now."""
+        return next(self._numbers)
+
+    def described(self, name: str) -> Shape:
+        """A table as others see it."""
+        return self._told_shapes[name]
 
     def position(self) -> int:
         """A place in the log: where a slot that is made now begins."""
@@ -373,7 +361,13 @@ class Source:
     ) -> None:
         table = self.shapes[name].table.id
         event = Event(0, lsn, 0, table, op, key, after, lacks, moves, tuple(takes), together, before, 0, was, now)
-        self._locks.open.setdefault(session, Transaction()).events.append(event)
+        self._written(session).events.append(event)
+
+    def _written(self, session: int) -> Transaction:
+        """A session's transaction, which has a number from its first change on."""
+        found = self._locks.open.setdefault(session, Transaction())
+        found.number = found.number or next(self._numbers)
+        return found
 
     def _is_full(self, name: str) -> bool:
         return name in self._full or self.shapes[name].table.replica_identity == "f"

@@ -113,6 +113,15 @@ def commit(source: Source, session: int, _table: int, n: int) -> None:
     source.commit(session, _CLOCK_STEPS_US[n % len(_CLOCK_STEPS_US)])
 
 
+def hide(source: Source, session: int, _table: int, n: int) -> None:
+    """COMMIT, which waits for a standby."""
+    source.commit(session, _CLOCK_STEPS_US[n % len(_CLOCK_STEPS_US)], hides=True)
+
+
+def show(source: Source, _session: int, _table: int, _n: int) -> None:
+    source.show()
+
+
 def rollback(source: Source, session: int, _table: int, _n: int) -> None:
     source.rollback(session)
 
@@ -135,6 +144,8 @@ STATEMENTS: dict[str, Callable[[Source, int, int, int], None]] = {
     "beat": beat,
     "commit": commit,
     "rollback": rollback,
+    "hide": hide,
+    "show": show,
 }
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from tests.property.connector import Connector
 from tests.property.kinds import Row
+from tests.property.resync import Resync
+from tests.property.source import Source
 
 from deltasync.change import Partition
+from deltasync.kafka.memory import Broker
 from deltasync.parking import Letter
 from deltasync.policy import Ddl
 from deltasync.ports import Replica
@@ -73,6 +77,9 @@ class Store(Protocol):
 
     def relate(self, foreign: Foreign) -> None:
         """Add a foreign key between two tables that are there."""
+
+    def resync(self, source: Source, connector: Connector, broker: Broker, at: Callable[[str], object]) -> Resync:
+        """What reads tables again."""
 
     def refuse(self, table: Table, column: str, text: str) -> None:
         """Refuse rows with this value from now on."""

@@ -1,12 +1,13 @@
-"""The guards of tables that change, each of them taken out."""
+"""The guards of tables that change, and of those that are read again, each of them taken out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 import pytest
+from tests.property import resync
 
-from deltasync import progress, readable
+from deltasync import readable
 from deltasync.change import Change, Partition
 from deltasync.debezium.keys import RowKeys
 from deltasync.debezium.rows import UnknownColumnError
@@ -15,7 +16,11 @@ from deltasync.ports import Logs
 from deltasync.progress import Claim
 from deltasync.readable import Due
 from deltasync.replica import memory, pending
-from deltasync.table import Version
+from deltasync.resync import attempt
+from deltasync.resync.attempt import Attempt
+from deltasync.resync.snapshot import Snapshot
+from deltasync.resync.stream import Seen
+from deltasync.table import TableId, Version
 
 _CARRY_OUT = memory.Replica.carry_out
 _KEYED = RowKeys.keyed
@@ -47,19 +52,6 @@ def _any_version_is_carried_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(memory.Replica, "carry_out", carry_out)
 
 
-def _a_change_is_not_fenced(patch: pytest.MonkeyPatch) -> None:
-    fence = memory.Replica._fence  # noqa: SLF001
-
-    def carry_out(session: memory.Replica, due: Due, claims: Mapping[Partition, Claim], logs: Logs) -> bool:
-        with pytest.MonkeyPatch.context() as within:
-            within.setattr(memory.Replica, "_fence", lambda *_: None)
-            done = _CARRY_OUT(session, due, claims, logs)
-        assert memory.Replica._fence is fence  # noqa: SLF001
-        return done
-
-    patch.setattr(memory.Replica, "carry_out", carry_out)
-
-
 def _early_rows_are_forgiven(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pending, "had_early_rows", lambda _before, _pending, _cut: False)
 
@@ -83,17 +75,48 @@ def _other_keys_stop(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RowKeys, "keyed", keyed)
 
 
-def _older_keys_wait(patch: pytest.MonkeyPatch) -> None:
-    before = readable.Tables.told
+def _nothing_is_seen(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Seen, "holds", lambda _seen, _record: False)
 
-    def told(tables: readable.Tables, change: Change, **how: object) -> Change | None:
-        try:
-            return before(tables, change, **how)  # type: ignore[arg-type]
-        except readable.BlockedError:
-            patch.setattr(progress, "is_older", lambda _at, _change: False)
-            raise
 
-    patch.setattr(readable.Tables, "told", told)
+def _all_in_the_log_is_not_seen(patch: pytest.MonkeyPatch) -> None:
+    before = Seen.holds
+    patch.setattr(Seen, "holds", lambda seen, record: before(seen._replace(ends={}), record))
+
+
+def _snapshots_are_not_seen(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Snapshot, "shows", lambda _snapshot, _transaction: False)
+
+
+def _running_ones_are_not_awaited(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(resync._Source, "wait_for_running", lambda _source: None)  # noqa: SLF001
+
+
+def _kafka_is_not_awaited(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(resync._Source, "wait_for_kafka", lambda _source: None)  # noqa: SLF001
+
+
+def _the_ledger_is_not_locked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(resync._Target, "_lock", lambda _target, _session, _partitions: None)  # noqa: SLF001
+
+
+def _the_ledger_stays(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Attempt, "_moved", lambda _attempt, _at: {})
+
+
+def _nobody_hears(patch: pytest.MonkeyPatch) -> None:
+    before = memory.Database.read_anew
+
+    def read_anew(database: memory.Database, id_: TableId, to: Mapping[Partition, Claim]) -> None:
+        told = list(database.audit)
+        before(database, id_, to)
+        database.audit = told
+
+    patch.setattr(memory.Database, "read_anew", read_anew)
+
+
+def _names_are_columns(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(attempt, "renames", lambda _old, _new: False)
 
 
 GUARDS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -101,9 +124,17 @@ GUARDS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "rows from before the change come first": _rows_from_before_wait_too,
     "reads from before a change do not wait for it": _reads_wait_for_all_changes,
     "a change is carried out once": _any_version_is_carried_out,
-    "a change is carried out where the ledger is at its cut": _a_change_is_not_fenced,
     "early rows hold the table": _early_rows_are_forgiven,
     "early rows of all versions that are known do": _only_the_next_version_tells,
     "names that columns gave up are remembered": _names_are_forgotten,
     "a key that has another name waits": _other_keys_stop,
+    "a table is not given what its snapshot holds": _nothing_is_seen,
+    "nor what the log held before": _all_in_the_log_is_not_seen,
+    "nor what the snapshot shows of what came then": _snapshots_are_not_seen,
+    "a snapshot is taken when what ran is over": _running_ones_are_not_awaited,
+    "and the log read when it holds what the snapshot does": _kafka_is_not_awaited,
+    "the ledger is locked while a table is made equal": _the_ledger_is_not_locked,
+    "and moved behind what was read": _the_ledger_stays,
+    "whoever has its partition goes on": _nobody_hears,
+    "a table is not read whose names are other columns' now": _names_are_columns,
 }

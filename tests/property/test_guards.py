@@ -21,7 +21,7 @@ from deltasync.kafka import memory as kafka
 from deltasync.parking import Parked
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
-from deltasync.replica import evolve, memory_table
+from deltasync.replica import evolve, memory_evolve, memory_table
 from deltasync.replica import memory as replica
 from deltasync.steps import Steps
 
@@ -243,6 +243,7 @@ def _types_may_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         evolve, "_versioned", lambda table, _event, description, _policy: table._replace(description=description)
     )
+    patch.setattr(memory_evolve, "is_additive", lambda _changes: True)
 
 
 def _followers_go_on(patch: pytest.MonkeyPatch) -> None:

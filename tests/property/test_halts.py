@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.property.commits import BrokenError
 from tests.property.memory_store import MemoryStore
 from tests.property.scenario import Scenario
 from tests.property.shrink import watched
-from tests.property.world import BrokenError, World
+from tests.property.world import World
 
 from deltasync.change import Partition
 from deltasync.kafka.memory import Broker

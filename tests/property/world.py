@@ -6,15 +6,16 @@ things happen: what comes next in the scenario, until it wakes.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 
+from tests.property.commits import BrokenError, Commits
 from tests.property.connector import PREFIX, Connector
 from tests.property.keyless import Keyless, counted
-from tests.property.kinds import CTID, UNIQUE, Row, Shape
+from tests.property.kinds import UNIQUE
 from tests.property.letters import Letters
 from tests.property.operator import Operator
-from tests.property.scenario import Op, Scenario, family_of
+from tests.property.scenario import Op, Scenario, family_of, foreign_key
 from tests.property.source import Source
 from tests.property.statements import STATEMENTS
 from tests.property.store import Store
@@ -25,8 +26,6 @@ from deltasync.debezium.schema_log import SCHEMA_LOG
 from deltasync.kafka.memory import Broker, Consumer, evenly
 from deltasync.policy import Ddl
 from deltasync.progress import Progress
-from deltasync.replica.memory_table import Foreign
-from deltasync.table import TableId
 
 # So many turns without a fault must be enough for all that is left.
 _TURNS_MAX = 400
@@ -40,10 +39,6 @@ _FOLLOWS = ("(23503)", "reference on the replica", "cannot be read", "tells no b
 _IS_DOUBTFUL = "Nothing is applied before it is whole"
 _SCHEMA_LOG = Partition(f"{PREFIX}.{SCHEMA_LOG}", 0)
 _KEYLESS = "which has no key, and"
-
-
-class BrokenError(AssertionError):
-    """A promise was not kept."""
 
 
 class HaltedError(Exception):
@@ -61,9 +56,7 @@ class World:
         self.ghosts: list[Consumer] = []
         self._salt = 0
         self._ledger: dict[Partition, int] = {}
-        self._rows: dict[str, list[Row]] = {}  # of the replica, where transactions are whole
         self._beats: list[int] = []
-        self._late = frozenset(scenario.late)
         self._poison: set[tuple[Partition, int]] = set()
         self.whole = scenario.whole
         spread = () if scenario.whole else scenario.spread  # transactions that are whole have an order in spite of it
@@ -77,7 +70,7 @@ class World:
                 self._made.add(name)
                 store.constrain(shape.table, shape.unique)
             if shape.reference:
-                store.relate(_foreign(shape, scenario))
+                store.relate(foreign_key(shape, scenario))
         self._connector = Connector(
             self._source,
             self.broker,
@@ -88,16 +81,24 @@ class World:
         )
         self._ops: deque[Op] = deque(scenario.before)
         self.perform(len(self._ops))
-        self._seen = len(self._source.history)  # the commit at which the replica was seen last
-        self._source.history.append({name: dict(rows) for name, rows in self._source.committed.items()})
+        self._commits = Commits(self._source, self._connector, store, scenario.late)
         self.keyless = Keyless(self._source, self._connector, self.broker, store, self._move)
         self._letters = Letters(self._source, self._connector, store, ordered=self.ordered)
         self.ddl = Ddl.model_validate(dict.fromkeys(scenario.ddl[1:], "apply"))
-        self._approves = bool(scenario.ddl)
-        self._operator = Operator(self._source, store, self.ddl, restart=self._restart, level=self._level)
+        self._operator = Operator(
+            self._source,
+            self._connector,
+            self.broker,
+            store,
+            self.ddl if scenario.ddl else None,
+            restart=self._restart,
+            meanwhile=lambda ops: self.meanwhile(None, ops),
+            went_on=self._went_on,
+            skip=self._skip,
+        )
         self._connector.snapshot(scenario.aborted_reads)
-        self._loaded = {p: log.end_offset for p in self.broker.partitions("") if (log := self.broker.log(p))}
-        self.keyless.loaded = self._loaded
+        loaded = {p: log.end_offset for p in self.broker.partitions("") if (log := self.broker.log(p))}
+        self.keyless.loaded = self._commits.loaded = loaded
         self._ops.extend(scenario.ops)
         self._workers = [Worker(self) for _ in range(scenario.workers)]
 
@@ -106,7 +107,7 @@ class World:
         self.perform(len(self._ops))
         self._calm()
         self._compare("at the end")
-        self._again()
+        self._connector.crash(20)  # and it repeats itself, with nothing new: nothing may change
         self._calm()
         self._compare("after records came again")
 
@@ -134,8 +135,8 @@ class World:
         """A beat that never comes."""
         self._source.beat += 1
 
-    def meanwhile(self, frozen: Worker, ops: int) -> None:
-        """What happens while a worker is frozen: the next things, and others that work."""
+    def meanwhile(self, frozen: Worker | None, ops: int) -> None:
+        """What happens while a worker is frozen, or a command runs: the next things, and others that work."""
         self.perform(ops)
         self._connector.emit(ops)
         for _ in range(1 + ops % 5):
@@ -154,7 +155,7 @@ class World:
             raise BrokenError(f"the canary went back to {beats}")
         self._beats = beats
         if self.whole and not locked:
-            self._see_commit()
+            self._commits.see()
         for partition, progress in self.store.ledger().items():
             before = self._ledger.get(partition, 0)
             if progress.next_offset < before:
@@ -163,25 +164,6 @@ class World:
             if any(p == partition and before <= offset < progress.next_offset for p, offset in stops):
                 raise BrokenError(f"the ledger of {partition} went on behind what cannot be applied")
             self._ledger[partition] = progress.next_offset
-
-    def _see_commit(self) -> None:
-        """The replica is the source at some commit, and never at an earlier one than before."""
-        ledger = self.store.ledger()
-        if any(ledger.get(partition, Progress()).next_offset < end for partition, end in self._loaded.items()):
-            return
-        if self._connector.began_anew and self._connector.reads.any:
-            return  # a transaction that was taken for an applied one (DESIGN.md, "Next") is there in reads alone
-        names = self._source.shapes.keys() - self._late  # what is read by and by is the source when all was read
-        rows = {name: self.store.rows(name, [*self.store.columns(name)]) for name in names}
-        if rows == self._rows:
-            return
-        self._rows = rows
-        found = {name: _known(rows[name]) for name in rows}
-        for index, state in enumerate(self._source.history[self._seen :], self._seen):
-            if all(_known(state[name].values()) == found[name] for name in found):
-                self._seen = index
-                return
-        raise BrokenError(f"the replica is the source at no commit since {self._seen}")
 
     def _do(self, name: str, who: int, where: int, n: int) -> None:
         if name in STATEMENTS:
@@ -228,6 +210,12 @@ class World:
                 self.store.replay(ordered=self.ordered)
             case "approve":
                 self._operator.approve(where)
+            case "damage":
+                self._operator.damage(where, n)
+            case "expire":
+                self._operator.expire(where, n)
+            case "resync":
+                self._operator.resync(where, n, self.rows_max)
             case _:
                 self._disturb_connector(name, where, n)
 
@@ -267,7 +255,7 @@ class World:
             if self.keyless.holds(partition):
                 self.keyless.place(partition, progress.next_offset, back=not n % 2)
                 return
-            stays = n % 2 or is_unique or self._approves  # nor are rows from before a change what they were
+            stays = n % 2 or is_unique or self._operator.approves  # nor are rows from before a change what they were
             self._move(partition, progress.next_offset if stays else 0)
 
     def _move(self, partition: Partition, offset: int) -> None:
@@ -300,20 +288,21 @@ class World:
             worker.disarm()
         self._expel_ghosts()
         for turn in range(_TURNS_MAX):
-            if self._letters.are_astray():
+            self._operator.settle(turn, self.rows_max, self.store.letters())
+            if self._letters.are_astray() and not self._operator.has_damaged:
                 raise BrokenError(f"set aside without need: {self.store.letters()}")
             self._letters.mend(turn)
             for worker in self._workers:
                 worker.step()
             self.observe()
-            if not self._unapplied() and not self.store.held() and not self.store.letters():
-                if not self.store.pending():
+            if not self._unapplied() and not self.store.held():
+                if self.store.pending():
+                    self._show_changes()
+                elif not self.store.letters() and not self._operator.owed:
                     return
-                self._show_changes()
             for partition, progress in self.store.ledger().items():
                 self._look_at(partition, progress.next_offset)
-            is_told = str(_SCHEMA_LOG) not in self._unapplied()
-            self._operator.mend(self._troubles(), approves=self._approves, is_told=is_told)
+            self._operator.mend(self._troubles(), is_told=str(_SCHEMA_LOG) not in self._unapplied())
         troubles = self._troubles()
         halts = (*_HALTS, _IS_DOUBTFUL) if self.whole and self._connector.began_anew else _HALTS
         halted = [trouble for trouble in troubles if any(why in trouble for why in halts)]
@@ -325,6 +314,17 @@ class World:
         raise BrokenError(
             f"not level after {_TURNS_MAX} turns: {self._unapplied()}, {troubles}, {len(self.store.letters())} letters"
         )
+
+    def _went_on(self, name: str) -> None:
+        for partition, progress in self.store.ledger().items():
+            if partition.topic == f"{PREFIX}.shop.{name}":
+                self._ledger[partition] = progress.next_offset
+
+    def _skip(self, name: str) -> None:
+        for partition in self.broker.partitions(f"{PREFIX}.shop.{name}"):
+            log, progress = self.broker.log(partition), self.store.ledger().get(partition)
+            if log is not None and progress is not None and progress.next_offset < log.start_offset:
+                self._move(partition, log.start_offset)
 
     def _show_changes(self) -> None:
         """A change of a table is carried out in front of a row from behind it, by a worker that knows of it."""
@@ -349,7 +349,8 @@ class World:
             self._move(partition, offset + 1)
 
     def _look_at_keyless(self, partition: Partition, offset: int) -> None:
-        if self._is_stopped(partition):
+        is_owed = partition.topic.removeprefix(f"{PREFIX}.shop.") in self._operator.owed
+        if self._is_stopped(partition) and not is_owed:
             wrong = self.keyless.surplus(partition, offset)
             if wrong is not None:
                 raise BrokenError(f"{partition} stops at {offset} with {wrong}")
@@ -368,13 +369,6 @@ class World:
             worker.kill()
         self._expel_ghosts()
 
-    def _level(self, name: str) -> None:
-        """A table is read anew by hand, now that all is quiet."""
-        self.store.fill(self._source.shapes[name].table, self._source.committed[name].values())
-        partition = Partition(f"{PREFIX}.shop.{name}", 0)
-        log = self.broker.log(partition)
-        self._move(partition, log.end_offset if log else 0)
-
     def _unapplied(self) -> dict[str, int]:
         ledger = self.store.ledger()
         ends = {p: log.end_offset for p in self.broker.partitions(f"{PREFIX}.") if (log := self.broker.log(p))}
@@ -388,10 +382,6 @@ class World:
 
     def _troubles(self) -> list[str]:
         return [f"{t.partition} {t.state.value}: {t.error.what}" for w in self._workers for t in w.pipeline.troubles()]
-
-    def _again(self) -> None:
-        """The connector dies and repeats itself, with nothing new: nothing may change."""
-        self._connector.crash(20)
 
     def _compare(self, when: str) -> None:
         for name, shape in self._source.shapes.items():
@@ -408,15 +398,3 @@ class World:
             raise BrokenError(f"the canary is at {beats} {when}, not at {self._source.beat}")
         if self.store.told():
             raise BrokenError(f"{when}, although the source is the same: {self.store.told()}")
-
-
-def _foreign(shape: Shape, scenario: Scenario) -> Foreign:
-    column, parent = shape.reference or ("", "")
-    is_deferrable, acts = ("deferrable" in scenario.family, "acts" in scenario.family)
-    return Foreign(shape.table.id, column, TableId(shape.table.schema, parent), is_deferrable, acts)
-
-
-def _known(rows: Iterable[Row]) -> Counter[frozenset[tuple[str, str]]]:
-    """Rows without what is NULL, so that a column that was not there yet makes no difference."""
-    told = ({name: text for name, text in row.items() if text is not None and name != CTID} for row in rows)
-    return Counter(frozenset(row.items()) for row in told)

@@ -106,9 +106,9 @@ class Broker:
         return topic.log(partition.number) if topic else None
 
     def records(self, partition: Partition, start: int) -> list[Record]:
-        """The records from an offset on."""
+        """The records from an offset on, as far as they are there."""
         topic = self._topics[partition.topic]
-        return topic.logs[partition.number][start - topic.starts[partition.number] :]
+        return topic.logs[partition.number][max(0, start - topic.starts[partition.number]) :]
 
     def partitions(self, prefix: str) -> list[Partition]:
         """All partitions of the topics whose names begin like this."""

@@ -63,6 +63,18 @@ class Database:
         of_topic[to.topic_id] = placed(before, to.progress.next_offset)
         self.audit.append(partition)
 
+    def read_anew(self, id_: TableId, to: Mapping[Partition, Claim]) -> None:
+        """Go on from there with a table that was read again (see `resync.target.Target.advance`)."""
+        for partition, claim in to.items():
+            of_topic = self.ledger.setdefault(partition, {})
+            before = of_topic.get(claim.topic_id)
+            if before is None or before.next_offset != claim.progress.next_offset:
+                of_topic[claim.topic_id] = claim.progress
+            self.audit.append(partition)
+        self.letters = [(topic_id, letter) for topic_id, letter in self.letters if letter.table != id_]
+        self.missing.pop(id_, None)
+        self.source_tables[id_] = self.source_tables[id_]._replace(complete=True)
+
     def accept(self, reason: str) -> None:
         """Go on with the source as it is (see `identity.accept`)."""
         if not reason.strip():

@@ -155,6 +155,14 @@ class MemoryTable:
         """Hold these rows alone, which somebody wrote by hand."""
         self.rows = {self._key(row) if self.table.primary_key else object(): dict(row) for row in rows}
 
+    def replaced(self, rows: Mapping[Hashable, Row]) -> MemoryTable:
+        """The table with these rows, which keep what it has beside their columns. Raises IntegrityError."""
+        empty: Row = dict.fromkeys(column.name for column in self.table.columns)
+        found = MemoryTable(self.table, {}, self.unique, self.refused)
+        for key, row in rows.items():
+            found._keep(key, {**self.rows.get(key, empty), **row})
+        return found
+
     def _put(self, upserts: Iterable[Rows], updates: Iterable[Rows]) -> int:
         count = 0
         for rows in upserts:
@@ -186,6 +194,10 @@ class MemoryTable:
             raise _missing(self.table)
         lacking = [[row[name] for row in found] for name in moves.lacking]
         return Rows((*moves.rows.columns, *moves.lacking), [*moves.rows.values, *lacking])
+
+    def keys(self, keys: Iterable[Rows]) -> set[Hashable]:
+        """What the rows of these keys are known by."""
+        return {self._key(row) for some in keys for row in _each(some)}
 
     def _key(self, row: Row) -> Hashable:
         return tuple(value_of(row[name]) if name in self._numeric else row[name] for name in self.table.primary_key)

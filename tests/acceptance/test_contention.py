@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from psycopg.conninfo import conninfo_to_dict
 from tests.acceptance.load import SCHEMA, TABLES, Load, Witness, wait_for_work
 from tests.acceptance.obstacles import AT_THE_ROWS, IN_COMMIT, WAITING, blocked, obstacle
@@ -16,6 +17,7 @@ SEED = 35_034
 _PASSWORD = "n3w-s3cr3t"  # noqa: S105 - the test looks for it in the log
 
 
+@pytest.mark.timeout(240)
 def test_batches_that_fail_for_a_passing_reason(flow: Flow, servers: Addresses, tmp_path: Path) -> None:
     """Each is tried again as a whole: nothing is lost, nothing is applied twice."""
     secret = tmp_path / "password"

@@ -14,6 +14,7 @@ from deltasync.change import Partition
 from deltasync.debezium.schema_log import SchemaEvent
 from deltasync.errors import FencedError, RefusedError
 from deltasync.policy import Ddl
+from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.readable import Due
 from deltasync.replica.pending import EARLY
@@ -57,7 +58,10 @@ def v(bench: Bench) -> Iterator[Bench]:
 
 def _here(v: Bench, lsn: int = 0) -> dict[Partition, Claim]:
     """The cut, behind rows up to that place."""
-    return {P0: Claim("id", Progress(v.offset(), (lsn, lsn)))}
+    found = v.store.ledger()[P0]
+    to = found._replace(next_offset=found.next_offset + 1, watermark=(lsn, lsn))
+    v.session.apply(Batch({P0: Claim("id", found)}, {P0: to}))
+    return {P0: Claim("id", to)}
 
 
 def _state(v: Bench) -> SourceTable:

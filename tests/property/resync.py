@@ -173,12 +173,12 @@ class _Target:
                 act(plan)
 
     def compare(self, wanted: Table) -> None:  # noqa: ARG002 - see the protocol
-        self._at("compares")
         here, there = self._database.tables[self._id].rows, self._shadow.rows
         both = here.keys() & there.keys()
         self._suspects |= (here.keys() | there.keys()) - {
             key for key in both if {**here[key], **there[key]} == here[key]
         }
+        self._at("compared")
 
     @contextmanager
     def locked(self, target: Table) -> Iterator[Mapping[Partition, Sequence[Claim]]]:  # noqa: ARG002 - see the protocol

@@ -23,8 +23,8 @@ class SchemaEvent(NamedTuple):
     `lsn` is its place in the source's log where it was written by the DDL itself, which locked the table: rows of the
     table from before the DDL stand before it, those from behind it do not, whatever the order of transactions. None
     where it was told later. `at_us` is the source's clock then, in microseconds since 1970, `xid` its transaction.
-    `former` is the name that the table had before this entry, under which its rows travelled:
-    not where a snapshot reads the entry, which reads the table by its new name, too.
+    `former` is the name that the table had before this entry, under which its rows travelled; not where a snapshot
+    reads the entry, which reads the table by its new name, too.
     """
 
     id: int

@@ -53,6 +53,17 @@ def test_it_arrives_under_its_new_name() -> None:
     assert evolve.reason(new, Ddl().policy) == new.held == "it was renamed on the source, and is here as shop.t"
 
 
+def test_what_does_not_arrive_any_more_is_owed() -> None:
+    """A hole, or a key that is lost: nothing waits for its rows."""
+    arriving = _folded(*_moved(2, TABLE, NEW))[NEW.id]
+    for event in (_event(4, NEW, description=None, captured=False), _event(4, NEWER, captured=False)):
+        is_hole = event.description is None
+        (found,) = evolve.fold(
+            [event._replace(event="hole" if is_hole else "ddl")], {NEW.id: arriving}, Ddl().policy
+        ).values()
+        assert (found.complete, found.is_arriving) == (False, False)
+
+
 def test_names_may_change_again() -> None:
     """Each step waits for the one before."""
     found = _folded(*_moved(2, TABLE, NEW), *_moved(4, NEW, LAST))

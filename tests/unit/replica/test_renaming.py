@@ -88,6 +88,14 @@ def test_where_it_cannot_its_rows_are_owed(policy: str, event: dict[str, Any], k
     assert (found[NEW.id].complete, found[NEW.id].is_arriving) == (False, False)
 
 
+def test_tables_that_exchange_their_names() -> None:
+    """The first one follows; the other one is made anew behind it, and has to be read again."""
+    found = _folded(*_moved(2, TABLE, NEW), *_moved(4, LAST, TABLE), v=described(LAST))
+    assert [version.renamed for version in found[TABLE.id].pending] == [True, False]
+    assert (found[TABLE.id].complete, found[TABLE.id].dropped) == (False, False)
+    assert (found[NEW.id].is_arriving, found[LAST.id].pending) == (True, ())
+
+
 def test_its_ddl() -> None:
     """First to its schema, which may have to be made, then to its name."""
     (change,) = changes(TABLE, NEW)

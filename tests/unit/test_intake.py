@@ -223,6 +223,16 @@ def test_the_schema_log_becomes_events() -> None:
     assert all(one.change is None for one in found.taken)
 
 
+def test_a_snapshot_knows_tables_by_their_new_names_alone() -> None:
+    """Their rows come under these, whatever they were called before."""
+    source: dict[str, Any] = {"schema": "deltasync", "table": "schema_log"}
+    row: dict[str, object] = {"id": 7, "event": "ddl", "former_schema": "shop", "former_table": "old"}
+    records = [record(envelope(op, row, **source), offset, partition=LOG) for offset, op in enumerate("cr")]
+    found = take(records, {LOG: Progress()}, _tables())
+
+    assert [one.event and one.event.former for one in found.taken] == [TableId("shop", "old"), None]
+
+
 def test_what_is_gone_by_another_name_was_not_dropped() -> None:
     """A drop has a place by which it is carried out; a name that a rename or set-up took away has none."""
     source: dict[str, Any] = {"schema": "deltasync", "table": "schema_log"}

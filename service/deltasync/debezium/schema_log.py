@@ -24,7 +24,8 @@ class SchemaEvent(NamedTuple):
     `lsn` is its place in the source's log where it was written by the DDL itself, which locked the table: rows of the
     table from before the DDL stand before it, those from behind it do not, whatever the order of transactions. None
     where it was told later. `at_us` is the source's clock then, in microseconds since 1970, `xid` its transaction.
-    `former` is the name that the table had before this entry, under which its rows travelled.
+    `former` is the name that the table had before this entry, under which its rows travelled; not where a snapshot
+    reads the entry, which reads the table by its new name, too.
     """
 
     id: int
@@ -63,6 +64,10 @@ def _is_told_at_once(row: _Row) -> bool:
     return row.tag.startswith("DROP ") if row.event == "drop" else row.event == "ddl" and row.tag != _TOLD_LATER
 
 
+def _former(row: _Row) -> TableId | None:
+    return TableId(row.former_schema, row.former_table) if row.former_schema and row.former_table else None
+
+
 def schema_event(change: Change) -> SchemaEvent | None:
     """The event that a change of the log carries; None for a delete: the log was pruned.
 
@@ -90,5 +95,5 @@ def schema_event(change: Change) -> SchemaEvent | None:
         lsn=change.position.seq1 if _is_told_at_once(row) and change.op is Op.CREATE else None,
         at_us=change.position.committed_us,
         xid=row.xid,
-        former=TableId(row.former_schema, row.former_table) if row.former_schema and row.former_table else None,
+        former=_former(row) if change.op is Op.CREATE else None,
     )

@@ -67,7 +67,8 @@ def fold(
             changed[event.table] = _described(event, event.description, before, policy)
         elif before is not None:
             log.warning("schema log has a hole", table=str(event.table), reason=event.reason, id=event.id)
-            changed[event.table] = before._replace(log_id=event.id, held=HOLE, pending=_to_drop(before))
+            here = before.complete and not before.is_arriving
+            changed[event.table] = before._replace(log_id=event.id, held=HOLE, complete=here, pending=_to_drop(before))
     return changed
 
 
@@ -137,7 +138,8 @@ def _described(
     event: SchemaEvent, description: Table, before: SourceTable | None, policy: Mapping[str, Action]
 ) -> SourceTable:
     known = None if before is None or before.is_gone else before
-    complete = event.complete and (known is None or known.complete)
+    is_lost = known is not None and known.is_arriving and not event.captured  # nothing waits for its rows any more
+    complete = event.complete and (known is None or known.complete) and not is_lost
     remade = known is not None and not known.is_to_go and (known.dropped or known.held == REMADE)
     is_new = known is None and event.lsn is not None  # what is announced by set-up is wanted
     held = REMADE if remade else NEW if is_new and policy[Kind.CREATE_TABLE] == "hold" else None

@@ -53,6 +53,17 @@ def test_it_arrives_under_its_new_name() -> None:
     assert evolve.reason(new, Ddl().policy) == new.held == "it was renamed on the source, and is here as shop.t"
 
 
+def test_what_does_not_arrive_any_more_is_owed() -> None:
+    """A hole, or a key that is lost: nothing waits for its rows."""
+    arriving = _folded(*_moved(2, TABLE, NEW))[NEW.id]
+    for event in (_event(4, NEW, description=None, captured=False), _event(4, NEWER, captured=False)):
+        is_hole = event.description is None
+        (found,) = evolve.fold(
+            [event._replace(event="hole" if is_hole else "ddl")], {NEW.id: arriving}, Ddl().policy
+        ).values()
+        assert (found.complete, found.is_arriving) == (False, False)
+
+
 def test_names_may_change_again() -> None:
     """Each step waits for the one before."""
     found = _folded(*_moved(2, TABLE, NEW), *_moved(4, NEW, LAST))
@@ -75,6 +86,14 @@ def test_where_it_cannot_its_rows_are_owed(policy: str, event: dict[str, Any], k
     found = _folded(*_moved(2, TABLE, NEW, **event), policy=policy, **known)
     assert found[TABLE.id].pending == ()
     assert (found[NEW.id].complete, found[NEW.id].is_arriving) == (False, False)
+
+
+def test_tables_that_exchange_their_names() -> None:
+    """The first one follows; the other one is made anew behind it, and has to be read again."""
+    found = _folded(*_moved(2, TABLE, NEW), *_moved(4, LAST, TABLE), v=described(LAST))
+    assert [version.renamed for version in found[TABLE.id].pending] == [True, False]
+    assert (found[TABLE.id].complete, found[TABLE.id].dropped) == (False, False)
+    assert (found[NEW.id].is_arriving, found[LAST.id].pending) == (True, ())
 
 
 def test_its_ddl() -> None:

@@ -181,13 +181,13 @@ def _is_before(change: Change, version: Version) -> bool:
     """True for a row from before a change of its table, which locked it: whatever the order of transactions.
 
     A read of an incremental snapshot has the shape of when it was read, and the place of what it came between: what
-    tells is the end of the last commit that was seen by then. The change's own is behind its place.
+    tells is the end of the last commit that was seen by then, if one was. The change's own is behind its place.
     """
     if version.lsn is None:
         return False
     seq0, seq1 = change.position.seq0, change.position.seq1
-    if change.incremental:
-        return seq0 is not None and seq0 <= version.lsn
+    if change.incremental and seq0 is not None:
+        return seq0 <= version.lsn
     return seq1 is not None and seq1 < version.lsn
 
 

@@ -106,6 +106,8 @@ class Connector:
         start = max(self._stored, self._acknowledged() - back)
         if (self._is_first(start) or self.watermark_forgotten) and not self.replays(start):
             start = self._written if self.watermark_forgotten else self._behind(start)
+        if self._truncates_before_change(start):
+            start = self._written
         self._restart(start)
 
     def reset(self, back: int) -> None:
@@ -253,6 +255,17 @@ class Connector:
             )
             for index, event in enumerate(again)
         )
+
+    def _truncates_before_change(self, start: int) -> bool:
+        """True where TRUNCATE, which is never skipped, would take a table back to before a change of it (known)."""
+        again = self._source.stream[start : self._written]
+        truncated: set[str] = set()
+        for event in again:
+            if event.op == "t":
+                truncated.add(event.table.name)
+            if self._source.altered.get(event.lsn) in truncated:
+                return True
+        return False
 
     def _is_first(self, index: int) -> bool:
         """True where a change that was written once has a null first half."""

@@ -44,6 +44,8 @@ class Reads:
             names = [name for name, shape in self._source.shapes.items() if shape.is_exact]
             if names:
                 self._windows.append(_Window(names[number % len(names)], len(self._source.stream)))
+        elif self._source.is_altered(window.name):
+            return  # a chunk waits for the table's lock
         elif window.reads is None or self._is_altered(window):
             window.low, window.reads = self._since(window), list(self._source.read(window.name))
         else:

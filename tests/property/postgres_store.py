@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import psycopg
 from psycopg import sql
 from tests.property.connector import Connector
-from tests.property.kinds import Row
+from tests.property.kinds import PLACEHOLDER, Row
 from tests.property.resync import Resync
 from tests.property.source import Source
 
@@ -71,7 +71,8 @@ class PostgresStore:
     waits_for_locks = True
 
     def __init__(self, settings: Settings, admin: str) -> None:
-        self._settings = settings.model_copy(update={"source": SourceSettings(schemas=("shop",))})
+        own = {"source": SourceSettings(schemas=("shop",)), "unavailable_value": PLACEHOLDER}
+        self._settings = settings.model_copy(update=own)
         self.pipeline = settings.pipeline
         setup(self._settings)
         self._dsn = settings.replica.dsn.get_secret_value() if settings.replica.dsn else ""

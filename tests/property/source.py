@@ -297,6 +297,10 @@ class Source:
         """The numbers of the transactions that others do not see yet."""
         return [transaction.number for transaction in self._locks.open.values() if transaction.number]
 
+    def is_altered(self, name: str) -> bool:
+        """True while somebody alters the table."""
+        return self._locks.is_altered(HIDDEN, name)
+
     def draw(self) -> int:
         """The number of a transaction that begins and ends now."""
         return next(self._numbers)

@@ -87,6 +87,7 @@ def test_a_half_of_a_key_change_waits_for_the_other_one() -> None:
 def test_a_table_that_is_not_described_begins_again() -> None:
     made = stream(known=None)
     assert made.take([record(0, 14)]) == []
+    assert made.progress[ITEM].watermark == (0, 0)  # where it comes again, it is older
     with pytest.raises(ChangedError):
         made.take([record(1, 15)])
 

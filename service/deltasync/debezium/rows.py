@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from functools import lru_cache
 from itertools import chain
@@ -145,7 +145,10 @@ class RowDecoder:
         if self.exact_keys:
             return key
         texts = (text for (text,) in self.keys([key]).values)
-        return tuple(_comparable(text, key) for text, key in zip(texts, self._key_types, strict=True))
+        try:
+            return tuple(_comparable(text, key) for text, key in zip(texts, self._key_types, strict=True))
+        except InvalidOperation:  # no number: the key's columns have exchanged their names
+            raise self._key_misfit() from None
 
     def may_lack_values(self, row: bytes) -> bool:
         """True where the raw row holds a marker of an unavailable value; a user's text may look like one."""
@@ -229,8 +232,8 @@ class RowDecoder:
             "source setup again.",
         )
 
-    def _key_misfit(self, why: str = "") -> RecordError:
-        return RecordError(
+    def _key_misfit(self, why: str = "") -> MisfitError:
+        return MisfitError(
             f"A key of {self.table.id} does not fit the table's primary key ({', '.join(self.table.primary_key)}).",
             remedy=f"{_of_converter(why)}See whether the key was changed on the source: run deltasync source setup "
             "again.",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from deltasync import intake
 from deltasync import progress as rule
 from deltasync.change import Change, Log, Op, Partition, Record
+from deltasync.debezium import envelope
 from deltasync.debezium.envelope import decode_origin
 from deltasync.debezium.rows import RowDecoder, Rows
 from deltasync.errors import DeltasyncError, RecordError
@@ -101,13 +102,25 @@ class Stream:
     def _passed(self, cut: Cut, record: Record) -> bool:
         """Go on behind a record that the snapshot holds, whatever is wrong with it; False where it only waits."""
         if self._seen.holds(record):
-            self.progress[cut.partition] = rule.passed(self.progress[cut.partition], cut.offset)
+            self.progress[cut.partition] = self._behind(record, self.progress[cut.partition])
             return True
         if cut.again:
             return False
         if cut.waits:
             raise ChangedError(cut.error)
         raise cut.error
+
+    def _behind(self, record: Record, progress: Progress) -> Progress:
+        """Progress behind a record that was passed over: where it comes again it is older, if its place can be read."""
+        try:
+            change = envelope.decode(record)
+        except RecordError:
+            change = None
+        if change is None or self._tables.is_keyless(change.table):
+            return rule.passed(progress, record.offset)
+        if rule.is_older(progress, change):
+            return rule.skipped(progress, change)
+        return rule.applied(progress, change)
 
 
 def _keys(change: Change) -> list[bytes]:

@@ -117,7 +117,8 @@ class Operator:
         held = self._store.held()
         for name, shape in self._source.shapes.items():
             is_narrow = any(f"{_NARROW} {shape.table.id} " in trouble for trouble in troubles)
-            if any(f"{PREFIX}.{shape.table.id}[" in trouble and _MISSING in trouble for trouble in troubles):
+            is_gap = any(f"{PREFIX}.{shape.table.id}[" in trouble and _MISSING in trouble for trouble in troubles)
+            if is_gap and self.has_damaged:
                 self.owed.add(name)
             if name in held and self.approves and self._is_approved(name):
                 continue

@@ -114,12 +114,12 @@ class Stream:
         """Progress behind a record that was passed over: where it comes again it is older, if its place can be read."""
         try:
             change = envelope.decode(record)
-        except RecordError:
-            change = None
-        if change is None or self._tables.is_keyless(change.table):
+            if change is None or self._tables.is_keyless(change.table):
+                return rule.passed(progress, record.offset)
+            if rule.is_older(progress, change):
+                return rule.skipped(progress, change)
+        except RecordError:  # nobody can read it, or its place is none in this log
             return rule.passed(progress, record.offset)
-        if rule.is_older(progress, change):
-            return rule.skipped(progress, change)
         return rule.applied(progress, change)
 
 

@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 # Backoff between tries of a replica that does not answer: doubles from the first to the second.
 _BACKOFF_S = (0.2, 10.0)
 # So long a row may be ahead of the schema log's entry that gives the replica what it needs.
-_EARLY_S = 10.0
+_EARLY_S = 15.0
 
 
 class Pipeline:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import psycopg
+from tests.acceptance.late_log import late_log
 from tests.flow import Flow, until
+
+from deltasync.policy import Ddl
 
 _TABLES = """
     CREATE SCHEMA shop;
@@ -76,6 +80,27 @@ def test_what_the_policy_says_is_done_by_itself(flow: Flow) -> None:
     flow.wait_equal("shop.t")
     assert _columns(flow) == [("id", "bigint"), ("n", "text")]
     assert not worker.events("partition stopped")
+
+
+def test_the_schema_log_is_ten_seconds_late(flow: Flow) -> None:
+    """What is from before a change goes on, what is from behind it waits: for a name, or for room in a type."""
+    flow.set_up(_TABLES)
+    flow.start_settled().stop()
+    with late_log(flow, Ddl(rename_column="apply", widen_type="apply")) as log:
+        flow.wait_equal("shop.t")
+        log.late, began = True, time.monotonic()
+        with flow.source.transaction():
+            flow.source.execute("INSERT INTO shop.t VALUES (2, 'before', 2); ALTER TABLE shop.t RENAME a TO b")
+            flow.source.execute("INSERT INTO shop.t VALUES (3, 'behind', 3); DELETE FROM shop.t WHERE b = 'one'")
+        flow.source.execute("INSERT INTO shop.other VALUES (1); ALTER TABLE shop.other ALTER id TYPE bigint")
+        flow.source.execute("INSERT INTO shop.other VALUES (5000000000); DELETE FROM shop.other WHERE id = 1")
+        until(lambda: time.monotonic() - began > 11, "ten seconds pass")
+        assert flow.rows(flow.replica, "shop.t") == ["(1,one,1.25)", "(2,before,2.00)"]
+        assert flow.rows(flow.replica, "shop.other") == ["(1)"]
+
+        log.late = False
+        flow.wait_equal("shop.t", "shop.other")
+    assert flow.replica.execute("SELECT FROM deltasync.dead_letter").fetchall() == []
 
 
 def test_a_table_that_is_read_for_long_does_not_keep_others(flow: Flow) -> None:

@@ -41,7 +41,7 @@ format: $(DEV) ## Put the code into the project's format
 test: $(DEV) ## Run the suite on a real embedded stack (up to 10 minutes)
 	@JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(BIN)/pytest -n 2 --dist loadgroup --ignore=tests/acceptance --ignore=tests/compose
 
-acceptance: $(DEV) ## Kill real processes and work off big backlogs (up to 25 minutes)
+acceptance: $(DEV) ## Kill real processes and work off big backlogs (up to 30 minutes)
 	@$(BIN)/pytest tests/acceptance
 
 SEED  ?= 2000

@@ -176,6 +176,8 @@ class Flow:
         first = self.streaming()
         worker = self.start_worker(**env)
         until(lambda: self.streaming() not in {None, first}, "it streams on")
+        beats = self.ledger().get("deltasync.canary", (0, 0))[0]
+        until(lambda: self.ledger().get("deltasync.canary", (0, 0))[0] > beats + 1, "and knows the tables")
         return worker
 
     def end_sessions(self) -> None:

@@ -103,6 +103,26 @@ def test_the_schema_log_is_ten_seconds_late(flow: Flow) -> None:
     assert flow.replica.execute("SELECT FROM deltasync.dead_letter").fetchall() == []
 
 
+def test_rows_that_came_before_their_change_was_known(flow: Flow) -> None:
+    """They went into the column of before, which goes by hand: that is told, and they are read again."""
+    flow.set_up(_TABLES)
+    flow.start_settled().stop()
+    with late_log(flow, Ddl()) as log:
+        flow.wait_equal("shop.t")
+        log.late = True
+        with flow.source.transaction():
+            flow.source.execute("ALTER TABLE shop.t DROP a; ALTER TABLE shop.t ADD a text DEFAULT 'new'")
+            flow.source.execute("INSERT INTO shop.t VALUES (2, 2, 'later')")
+        until(lambda: flow.count("shop.t") == 2, "the row of the new column in the old one")
+        log.late = False
+        until(lambda: (flow.replica.execute(_HELD).fetchone() or [None])[0], "the table held")
+        flow.replica.execute("ALTER TABLE shop.t DROP a")
+        assert "deltasync resync shop.t" in flow.cli("replica", "setup")
+        assert not flow.equal("shop.t")
+    flow.cli("resync", "shop.t")
+    assert flow.equal("shop.t")
+
+
 def test_a_table_that_is_read_for_long_does_not_keep_others(flow: Flow) -> None:
     """A dump has its lock: others go on, and the column comes by itself once it has ended."""
     flow.env["DELTASYNC_DDL_LOCK_TIMEOUT_S"] = "0.2"

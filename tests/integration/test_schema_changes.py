@@ -52,9 +52,8 @@ def test_a_column_that_was_made_anew_holds_its_table(flow: Flow, statements: int
         parts = ["DROP a", "ADD a text DEFAULT 'new'"]
         for change in parts if statements == len(parts) else [", ".join(parts)]:
             flow.source.execute(f"ALTER TABLE shop.t {change}")
-        flow.source.execute("INSERT INTO shop.t VALUES (3, 'later')")
     until(lambda: flow.replica.execute(_HELD).fetchone(), "the table held")
-    flow.source.execute("ALTER TABLE shop.t ADD b int DEFAULT 5")
+    flow.source.execute("INSERT INTO shop.t VALUES (3, 'later'); ALTER TABLE shop.t ADD b int DEFAULT 5")
     known = "SELECT pending #>> '{}' FROM deltasync.source_table WHERE table_name = 't'"
     until(lambda: '"name": "b"' in str(flow.replica.execute(known).fetchone()), "the next change known")
     assert setup(flow.settings).held["shop.t"].startswith("the column a is new on the source")

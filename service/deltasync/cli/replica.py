@@ -40,6 +40,10 @@ def setup(as_json: AsJson = False) -> None:
         output.say(f"table {table} created")
     for table in report.released:
         output.say(f"table {table} fits again and goes on")
+    for table in report.incomplete:
+        output.say(
+            f"rows of {table} were applied before its change was known: deltasync resync {table} puts them right"
+        )
     for table, why in report.held.items():
         output.say(f"table {table} is still held: {why}")
     output.say("the replica is ready")

@@ -17,7 +17,7 @@ from deltasync.errors import RefusedError
 from deltasync.postgres.catalog import describe_table, describe_tables
 from deltasync.postgres.connect import connect
 from deltasync.postgres.types import skipping
-from deltasync.replica import catalog, evolve, types
+from deltasync.replica import catalog, evolve, ledger, pending, types
 from deltasync.replica.engine import alchemy, driver, newer_version
 from deltasync.replica.tables import MIGRATIONS, SCHEMA, VERSION, metadata, version
 from deltasync.settings import Settings
@@ -29,12 +29,16 @@ SERVER_VERSION_MIN = 150_000
 
 
 class Report(NamedTuple):
-    """What set-up did: role and tables that it made, tables that were made to fit again, tables still held."""
+    """What set-up did: role and tables that it made, tables that were made to fit again, tables still held.
+
+    Of those that fit again, the `incomplete` ones have rows that were applied by an older description than theirs.
+    """
 
     role: str | None
     created: list[str]
     released: list[str]
     held: dict[str, str]
+    incomplete: list[str]
 
 
 def setup(settings: Settings) -> Report:
@@ -58,8 +62,8 @@ def setup(settings: Settings) -> Report:
         _tables_of_ours(core)
         catalog.refuse_shared(connection, settings.pipeline, (table.id for table in described))
         created, not_made = _make(connection, described)
-        released, held = _refit(core, settings.pipeline)
-    return Report(role if made else None, created, released, not_made | held)
+        released, held, incomplete = _refit(core, settings)
+    return Report(role if made else None, created, released, not_made | held, incomplete)
 
 
 def _described_by_source(settings: Settings) -> list[Table]:
@@ -157,9 +161,10 @@ def _make(connection: psycopg.Connection, described: Iterable[Table]) -> tuple[l
     return created, not_made
 
 
-def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str]]:
-    """Look at held tables again: the operator may have made them fit."""
-    released, held = [], {}
+def _refit(core: sa.Connection, settings: Settings) -> tuple[list[str], dict[str, str], list[str]]:
+    """Look at held tables again: the operator may have made them fit. What rows lost before that is still lost."""
+    released, held, incomplete, pipeline = [], {}, [], settings.pipeline
+    claims = ledger.read(core, pipeline)
     for id_, known in catalog.load(core, pipeline, to_change=True).items():
         if known.held is None:
             continue
@@ -170,11 +175,16 @@ def _refit(core: sa.Connection, pipeline: str) -> tuple[list[str], dict[str, str
         table = evolve.target(known)
         misfit = shared.held if shared else _misfit(driver(core), table)
         if misfit is None:
+            topic = id_.topic(settings.topic_prefix)
+            cut = [claim for partition, claim in claims.items() if partition.topic == topic]
+            if pending.had_early_rows(known.description, known.pending, cut):
+                table = table._replace(complete=False)
+                incomplete.append(str(id_))
             catalog.store(core, pipeline, {id_: evolve.released(table)})
             released.append(str(id_))
         else:
             held[str(id_)] = misfit
-    return released, held
+    return released, held, incomplete
 
 
 def _misfit(connection: psycopg.Connection, table: SourceTable) -> str | None:

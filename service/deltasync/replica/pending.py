@@ -161,16 +161,18 @@ def had_early_rows(before: Table | None, pending: Sequence[Version], cut: Iterab
     this version, or a later one, which may have become known only when the name was free. What is behind a drop is
     another table's.
     """
-    version, new, until = pending[0], pending[0].description, _applied_until(cut)
-    if before is None or version.lsn is None or new is None:
+    if before is None or not pending:
+        return False
+    lsn, new, until = pending[0].lsn, pending[0].description, _applied_until(cut)
+    if lsn is None or new is None:
         return False
     is_lossy = any(found.kind in {Kind.CHANGE_TYPE, Kind.RENAME_TABLE} for found in changes(before, new))
-    if is_lossy and version.lsn <= until:
+    if is_lossy and lsn <= until:
         return True
     for one in takewhile(lambda one: not one.is_drop, pending):
         if one.lsn is not None and one.lsn <= until and one.description and renames(before, one.description):
             return True
-    known = ((one, new.column(one.name)) for one in before.former if version.lsn <= one.until)
+    known = ((one, new.column(one.name)) for one in before.former if lsn <= one.until)
     return any(column is not None and column.number != one.number for one, column in known)
 
 

@@ -19,18 +19,12 @@ def followed(
     tables: dict[TableId, MemoryTable], table: SourceTable, before: SourceTable | None, ddl: Ddl
 ) -> SourceTable:
     """See `pending.followed`."""
-    if table.held == evolve.HOLE:
-        return table
-    if table.pending:
-        return advance(tables, table, ddl)
-    if not table.captured or table.dropped or table.description is None:
-        return table
-    if before is not None and before.captured and before.description == table.description and table.held is None:
-        return table
-    old = before.description if before is not None else None
-    marked = table._replace(description=evolve.marked(table.description, old))
-    held = _first_fit(tables, marked, before, ddl)
-    return evolve.released(marked) if held is None else marked._replace(held=held)
+    return pending.fitted(
+        table,
+        before,
+        advance=lambda one: advance(tables, one, ddl),
+        first_fit=lambda one: _first_fit(tables, one, before, ddl),
+    )
 
 
 def _first_fit(

@@ -34,19 +34,39 @@ def followed(
 ) -> SourceTable:
     """A state that was folded from `before`, once the replica's table fits it as far as it may, or is held.
 
-    Raises UnreachableError where the table is locked that is to fit for the first time.
+    Raises UnreachableError where the table is locked that is to fit for the first time (see `fitted`).
+    """
+    return fitted(
+        table,
+        before,
+        advance=lambda one: advance(connection, one, settings),
+        first_fit=lambda one: _first_fit(connection, one, before, settings),
+    )
+
+
+def fitted(
+    table: SourceTable,
+    before: SourceTable | None,
+    *,
+    advance: Callable[[SourceTable], SourceTable],
+    first_fit: Callable[[SourceTable], str | None],
+) -> SourceTable:
+    """The state of a table that was folded from `before`, whoever the replica is.
+
+    `advance` carries out what is pending of it. `first_fit` makes the replica's table fit its description; where it
+    returns why not, nothing was done.
     """
     if table.held == evolve.HOLE or table.is_arriving:
         return table
     if table.pending:
-        return advance(connection, table, settings)
+        return advance(table)
     if not table.captured or table.dropped or table.description is None:
         return table
     if before is not None and before.captured and before.description == table.description and table.held is None:
         return table
     old = before.description if before is not None else None
     marked = table._replace(description=evolve.marked(table.description, old))
-    held = _first_fit(connection, marked, before, settings)
+    held = first_fit(marked)
     return evolve.released(marked) if held is None else marked._replace(held=held)
 
 

@@ -37,6 +37,11 @@ SCHEMA = """
     INSERT INTO shop.orders SELECT n, n, 'today', repeat('b', 3000) FROM generate_series(1, 3000) n;
     INSERT INTO shop.items SELECT md5(n::text)::uuid, n % 7, n % 5 FROM generate_series(1, 2000) n;
 """
+# More than is read, two rows a chunk, while it is looked at.
+MANY = """
+    INSERT INTO shop.orders SELECT n, n, 'today', 'b' FROM generate_series(3001, 60000) n;
+    INSERT INTO shop.items SELECT md5(n::text)::uuid, n % 7, n % 5 FROM generate_series(2001, 60000) n;
+"""
 DAMAGE = """
     DELETE FROM shop.orders WHERE id % 3 = 0; UPDATE shop.orders SET total = -1, big = NULL WHERE id % 7 = 0;
     DELETE FROM shop.items;
@@ -158,7 +163,7 @@ def test_rows_come_back_among_changes(flow: Flow, consistency: str) -> None:
 
 @pytest.mark.timeout(300)
 def test_paused_stopped_failed_and_refused(flow: Flow) -> None:
-    flow.set_up(SCHEMA, incremental__snapshot__chunk__size="2")
+    flow.set_up(SCHEMA + MANY, incremental__snapshot__chunk__size="2")
     flow.start_settled()
     flow.wait_equal("shop.orders", "shop.items")
     flow.replica.execute("DELETE FROM shop.orders WHERE id > 2900")
@@ -189,7 +194,7 @@ def test_paused_stopped_failed_and_refused(flow: Flow) -> None:
     assert flow.count("shop.orders") < 3000
     assert "it was stopped before" in flow.cli("snapshot", "status", "--follow", code=1)
 
-    found = snapshot(flow, "start", "shop.orders", "--where", "id > 2950 -- and no more")
+    found = snapshot(flow, "start", "shop.orders", "--where", "id > 2950 AND id <= 3000 -- and no more")
     assert [(table["rows"], table["chunks"]) for table in found["tables"]] == [(50, 25)]
     assert flow.count("shop.orders") == 2950
 

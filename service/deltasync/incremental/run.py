@@ -157,7 +157,7 @@ def newest(parts: Parts) -> tuple[Reading, Asked | None]:
 
 
 def order(parts: Parts, send: Callable[[Settings, psycopg.Connection], None], wanted: State) -> Reading:
-    """Pause, resume or stop the snapshot that goes on. Returns once the connector says so.
+    """Pause, resume or stop the snapshot that goes on. Returns once the connector says so; one resumed may be over.
 
     Raises RefusedError where none goes on, or it is over meanwhile, and UnreachableError where no answer comes.
     """
@@ -167,7 +167,7 @@ def order(parts: Parts, send: Callable[[Settings, psycopg.Connection], None], wa
     send(parts.settings, parts.source)
     until = time.monotonic() + _OBEYED_S_MAX
     while (reading := parts.notices.newest()) is not None:
-        if reading.state is wanted:
+        if reading.state is wanted or (wanted is State.RUNNING and reading.is_complete):
             return reading
         if reading.state is State.ENDED:
             raise RefusedError("The snapshot was over before.", remedy="deltasync snapshot status")

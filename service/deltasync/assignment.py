@@ -83,6 +83,10 @@ class Assignment:
         """True for a partition that is ours and not blocked."""
         return self._ownership.is_open(partition)
 
+    def owns(self, partition: Partition) -> bool:
+        """True for a partition that is ours, whatever its state."""
+        return self._ownership.get(partition) is not None
+
     def claim(self, partition: Partition) -> Claim:
         """What the fence has to find in the ledger."""
         return self._ownership.claim(partition)

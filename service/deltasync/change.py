@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from deltasync.table import TableId
 
 Headers = Sequence[tuple[str, bytes | None]]
 # Debezium's header, another one for each start of a task.
 RUN = "__debezium.context.runId"
+# How a delete's envelope says so, and the header of one whose row goes on under another key.
+_DELETE = b'"op":"d"'
+NEW_KEY = "__debezium.newkey"
+# What the jar of connectors/raw-text puts on every record with an envelope.
+TABLE = "deltasync.table"
 
 
 class Partition(NamedTuple):
@@ -42,29 +47,73 @@ class TopicSettings(NamedTuple):
     compacted: bool
 
 
+class Message(Protocol):
+    """What the client has of a record besides its bytes. Asking costs microseconds, so only those who need it do."""
+
+    def headers(self) -> Headers | None: ...
+
+    def timestamp(self) -> tuple[int, int]: ...
+
+
+class Told(NamedTuple):
+    """The same, of a record that no client has delivered."""
+
+    known: Headers = ()
+    sent_ms: int = 0
+
+    def headers(self) -> Headers:
+        return self.known
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self.sent_ms
+
+
 class Record(NamedTuple):
     """What Kafka delivers: bytes at an offset of a partition.
 
-    `moves` is true for a delete whose row goes on under another key (header `__debezium.newkey`): the next record
-    of its partition that has a value is the row under its new key. `raw_text` says that Connect had the raw-text
-    converter when it wrote the record (header `deltasync.table`); it is told only where the settings say it has.
-    `headers` tells its headers: they cost microseconds, so only those who need them ask. `sent_ms` is Kafka's timestamp
-    of it, in milliseconds since 1970.
+    `converter` says that Connect may have had the raw-text converter when it wrote the record.
     """
 
     partition: Partition
     offset: int
     key: bytes | None
     value: bytes | None
-    moves: bool = False
-    raw_text: bool = False
-    headers: Callable[[], Headers] = tuple
-    sent_ms: int = 0
+    message: Message = Told()
+    converter: bool = False
+
+    @property
+    def moves(self) -> bool:
+        """True for a delete whose row goes on under another key.
+
+        The next record of its partition that has a value is the row under its new key.
+        """
+        return self.value is not None and _DELETE in self.value and self._has(NEW_KEY)
+
+    @property
+    def raw_text(self) -> bool:
+        """Whether Connect had the raw-text converter, as a header tells."""
+        return self.converter and self._has(TABLE)
+
+    @property
+    def sent_ms(self) -> int:
+        """Kafka's timestamp of it, in milliseconds since 1970."""
+        return self.message.timestamp()[1]
+
+    def headers(self) -> Headers:
+        return self.message.headers() or ()
+
+    def stays(self) -> Record:
+        """The same record, as if its row did not go on under another key."""
+        kept = tuple(header for header in self.headers() if header[0] != NEW_KEY)
+        return self._replace(message=Told(kept, self.sent_ms))
 
     def run(self) -> str:
         """Which run of the connector's task sent it; empty where no header tells."""
         found = next((value for name, value in self.headers() if name == RUN), None)
         return "" if found is None else found.decode("utf-8", "replace")
+
+    def _has(self, name: str) -> bool:
+        return any(header[0] == name for header in self.headers())
 
 
 def ends_in_half(records: Sequence[Record]) -> bool:

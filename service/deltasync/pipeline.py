@@ -13,19 +13,23 @@ from functools import partial
 
 import structlog
 
-from deltasync import canary, intake, parking
+from deltasync import bulk, canary, intake, parking
 from deltasync.assignment import Assignment
+from deltasync.bulk import Bulk
 from deltasync.canary import Beat
 from deltasync.change import Op, Partition, Record
 from deltasync.compact import compact
 from deltasync.debezium.schema_log import CANARY as CANARY_TABLE
-from deltasync.errors import DeltasyncError, RecordError, UnreachableError
+from deltasync.debezium.schema_log import CONTROL_TABLES
+from deltasync.errors import RecordError, UnreachableError
 from deltasync.failure import Verdict, describe, is_to_blame, lacks_change, lacks_parent, lacks_room, verdict
+from deltasync.flight import Flight
 from deltasync.following import Following
 from deltasync.intake import Intake, Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle, State
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
+from deltasync.narrowing import blamed, narrower
 from deltasync.parking import NO_ERRORS, Diverted, Parked, may_park
 from deltasync.plan import StaleDescriptionError, plan
 from deltasync.ports import Batch, Consumer, Replica
@@ -39,6 +43,10 @@ log = structlog.get_logger(__name__)
 
 # Backoff between tries of a replica that does not answer: doubles from the first to the second.
 _BACKOFF_S = (0.2, 10.0)
+# A poll of so many records tells that we are behind: they are applied while the next ones are read.
+OVERLAP_FROM = 1000
+# So often what others do is looked at in spite of that.
+_LOOK_EVERY_S = 1.0
 # So long a row may be ahead of the schema log's entry that gives the replica what it needs.
 _EARLY_S = 15.0
 
@@ -57,9 +65,14 @@ class Pipeline:
         self._canary = f"{settings.topic_prefix}.{CANARY_TABLE}"
         self._assignment = Assignment(settings.group, consumer, replica, metrics, lifecycle.clock)
         self._following = Following(settings.topic_prefix, self._assignment, replica, lifecycle)
+        self._flight = Flight(self._assignment, replica, lifecycle, self._flown)
+        self._control = frozenset(table.topic(settings.topic_prefix) for table in CONTROL_TABLES)
         self._tables = self._known_as({})
         self._polled: Sequence[Record] = ()
         self._early: dict[Partition, tuple[int, float]] = {}  # records that the replica refuses, and since when
+        # Where foreign keys are checked, rows of a batch may fit in only together.
+        self._fits_together = settings.replica.constraints == "ordered"
+        self._looked_at = 0.0
         self.failing: str | None = None
         self._failing_since: float | None = None
         self._failed_at = 0.0
@@ -72,7 +85,9 @@ class Pipeline:
             self.start()
             while self._lifecycle.running:
                 self.step()
+            self._guarded(self._end)
         finally:
+            self._flight.wait()
             self._assignment.close()
             self._replica.close()
 
@@ -102,6 +117,12 @@ class Pipeline:
             self._recover(error)
 
     def _look_around(self) -> None:
+        now = self._lifecycle.clock()
+        if self._flight.is_under_way and now - self._looked_at < _LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        if not self._land():
+            return
         is_reread = self._assignment.look_around()
         if is_reread or self._assignment.is_waiting() or self._following.may_be_approved(self._tables):
             self._read_tables()
@@ -111,8 +132,41 @@ class Pipeline:
     # What a batch does to the replica
 
     def _work_off(self, records: Sequence[Record]) -> None:
-        """Apply a poll's records: schema events first, since they decide how the other records are read."""
+        """Apply a poll's records: those of which there are many at once, behind others, which may tell of tables."""
         self._polled = records
+        plain, others = bulk.parted(records, self._assignment.parked(), self._control)
+        if others and self._fits_together:
+            plain, others = {}, list(records)
+        if others:
+            if not self._land():
+                return
+            self._one_by_one(others)
+        found, others = bulk.read(plain, self._flight.progress(), self._tables)
+        if others and self._fits_together:
+            found, others = bulk.NOTHING, list(records)
+        if not self._land():
+            return
+        self._one_by_one(others)
+        if found.records:
+            self._flight.start(found)
+        if len(records) < OVERLAP_FROM:
+            self._land()
+
+    def _land(self) -> bool:
+        """Have the batch that is under way applied; False where it was not, so that what was polled since is void."""
+        to_blame = self._flight.land()
+        if to_blame is None:
+            return True
+        self._polled = to_blame
+        self._one_by_one(to_blame)
+        self._assignment.rewind()
+        return False
+
+    def _end(self) -> None:
+        self._land()
+
+    def _one_by_one(self, records: Sequence[Record]) -> None:
+        """Apply records in order: schema events first, since they decide how the other records are read."""
         found = self._take(records)
         announcing = {one.partition for one in found.taken if one.event is not None}
         if announcing:
@@ -145,7 +199,7 @@ class Pipeline:
         except Exception as error:
             if not is_to_blame(error):
                 raise
-            parts = _narrower(taken)
+            parts = narrower(taken)
             if len(parts) == 1:
                 self._blame(taken[0], error)
             else:
@@ -237,6 +291,9 @@ class Pipeline:
                 raise parking.too_many(letter, records)
         return found
 
+    def _flown(self, found: Bulk, to: Mapping[Partition, Progress], rows: int, seconds: float) -> None:
+        self._applied(len(found.records), len(found.records), found.commits, to, rows, seconds)
+
     def _applied(  # noqa: PLR0913, PLR0917 - what there is to tell
         self,
         records: int,
@@ -316,38 +373,3 @@ class Pipeline:
     def _known_as(self, known: Mapping[TableId, SourceTable]) -> Tables:
         placeholder = self._settings.unavailable_value or ""
         return Tables(known, CANARY, placeholder, raw_text=self._settings.connect.raw_text)
-
-
-def _narrower(taken: Sequence[Taken]) -> list[Sequence[Taken]]:
-    """The same records in smaller parts: by partition, then by halves; one part if there is only one record.
-
-    What one transaction did is parted last: its rows may fit in only together.
-    """
-    by_partition: dict[Partition, list[Taken]] = {}
-    for one in taken:
-        by_partition.setdefault(one.partition, []).append(one)
-    if len(by_partition) > 1:
-        return list(by_partition.values())
-    if len(taken) == 1:
-        return [taken]
-    half = len(taken) // 2
-    ends = [place for place in range(1, len(taken)) if _transaction(taken[place - 1]) != _transaction(taken[place])]
-    half = min(ends, key=lambda place: abs(place - half), default=half)
-    return [taken[:half], taken[half:]]
-
-
-def _transaction(taken: Taken) -> int | None:
-    """What the changes of a source transaction have in common: the end of the last commit before it."""
-    return taken.change.position.seq0 if taken.change else None
-
-
-def blamed(taken: Taken, error: BaseException) -> RecordError:
-    """The error of one record, with its place and without its values."""
-    where = f"{taken.partition} offset {taken.offset}"
-    table = taken.change.table if taken.change else "the schema log"
-    if isinstance(error, DeltasyncError):
-        return RecordError(f"{error.what} ({where})", remedy=error.remedy)
-    return RecordError(
-        f"The replica refuses a record of {table} ({where}): {describe(error)}.",
-        remedy="Make the replica's table accept what the source's does, then start deltasync run again.",
-    )

@@ -97,11 +97,9 @@ def _counted_plan(compacted: Compacted, decoder: RowDecoder) -> TablePlan:
 
 def _whole(raws: Sequence[bytes], counted: Sequence[Counted], decoder: RowDecoder) -> Rows:
     """Rows that have all of their values. Raises RecordError where one lacks a column that another has."""
-    try:
-        if not any(map(decoder.may_lack_values, raws)):
-            return decoder.rows(raws)
-    except (msgspec.MsgspecError, ValueError):
-        pass  # one of them lacks a column or does not fit: row by row says which
+    whole = _if_whole(raws, decoder)
+    if whole is not None:
+        return whole
     rows = []
     for found in counted:
         try:
@@ -112,6 +110,14 @@ def _whole(raws: Sequence[bytes], counted: Sequence[Counted], decoder: RowDecode
     if len(present) > 1 or any(value is UNAVAILABLE for row in rows for value in row.values()):
         raise _not_alike(counted[-1].newest)
     return _columnwise(present.pop(), rows)
+
+
+def _if_whole(raws: Sequence[bytes], decoder: RowDecoder) -> Rows | None:
+    """The rows, where each has all of its columns and values, and fits; else row by row says which has not."""
+    try:
+        return decoder.rows(raws)
+    except (msgspec.MsgspecError, ValueError):
+        return None
 
 
 def _repeated(columns: tuple[str, ...], counts: Mapping[tuple[str | None, ...], int]) -> Rows | None:
@@ -136,12 +142,9 @@ def _rows(chains: Sequence[Chain], decoder: RowDecoder) -> tuple[list[Rows], lis
     """Upserts, updates and moves. Decodes all rows at once where each has all of its values, else row by row."""
     if not chains:
         return [], [], []
-    raws = [chain.newest.row or b"" for chain in chains]
-    if not any(map(decoder.may_lack_values, raws)):
-        try:
-            return [decoder.rows(raws)], [], []
-        except (msgspec.MsgspecError, ValueError):
-            pass  # one of them lacks a column or does not fit: row by row says which
+    whole = _if_whole([chain.newest.row or b"" for chain in chains], decoder)
+    if whole is not None:
+        return [whole], [], []
     return _grouped([(chain, _merged(chain, decoder)) for chain in chains], decoder)
 
 

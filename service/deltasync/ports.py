@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, NoReturn, Protocol
 
 from deltasync.canary import Beat
 from deltasync.change import Log, Partition, Record
@@ -108,6 +109,19 @@ class Batch(NamedTuple):
     voids: Sequence[Void] = ()
 
 
+def at_once(act: Callable[[], int]) -> Callable[[], int]:
+    """Do it now; the function that is returned tells the outcome, and raises what failed."""
+    try:
+        rows = act()
+    except Exception as error:  # noqa: BLE001 - who asks for the outcome gets it
+        return partial(_raise, error)
+    return lambda: rows
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
 # What the broker holds of partitions; raises UnreachableError where it does not say.
 Logs = Callable[[list[Partition]], Mapping[Partition, Log]]
 
@@ -147,6 +161,12 @@ class Replica(Protocol):
         written down, and from then on for all of the pipeline. Where beats are missing, all captured tables are
         incomplete from here on. An error from COMMIT itself leaves open whether it took place: the fence of the next
         try answers that.
+        """
+
+    def start(self, batch: Batch) -> Callable[[], int]:
+        """Begin to apply a batch; the function that is returned waits for it, and returns or raises what `apply` does.
+
+        Until then nothing else may be asked of the session but `cancel`.
         """
 
     def carry_out(self, due: Due, claims: Mapping[Partition, Claim], logs: Logs) -> bool:

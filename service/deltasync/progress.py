@@ -170,12 +170,13 @@ def _tied(progress: Progress, watermark: tuple[int | None, int], change: Change)
     if change.op is Op.READ or change.key is None:
         return ()  # all reads of a snapshot share one position, and none is ever skipped
     before = progress.tied if watermark == progress.watermark else ()
-    return () if len(before) >= TIED_MAX else (*before, _fingerprint(change.op, change.key))
+    return () if len(before) >= TIED_MAX else (*before, fingerprint(change.op, change.key))
 
 
 def _is_tied(progress: Progress, change: Change) -> bool:
-    return change.key is not None and _fingerprint(change.op, change.key) in progress.tied
+    return change.key is not None and fingerprint(change.op, change.key) in progress.tied
 
 
-def _fingerprint(op: Op, key: bytes) -> bytes:
-    return blake2b(op.value.encode() + key, digest_size=16).digest()
+def fingerprint(op: str, key: bytes) -> bytes:
+    """What tells a change from others at its position: 16 bytes, in which no key can be read."""
+    return blake2b(op.encode() + key, digest_size=16).digest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -63,6 +63,7 @@ class Tables:
         self._stock_form = partial(StockForm, placeholder=placeholder) if raw_text else None
         self._stock_forms: dict[TableId, StockForm] = {}
         self._row_keys: dict[TableId, RowKeys | None] = {}
+        self._plain: dict[TableId, RowDecoder | None] = {}
         self._next = {id_: table.pending[0] for id_, table in known.items() if table.pending and not table.is_arriving}
         self._gone = {id_: table for id_, table in known.items() if table.gone_lsn is not None}
         # The tables that are to be changed whatever was applied of their rows.
@@ -119,6 +120,17 @@ class Tables:
             self._prepare(change)
         return self._converted(change)
 
+    def plain(self, table: TableId) -> RowDecoder | None:
+        """The decoder of a table where nothing is special about it, its keys, or what becomes of its records now."""
+        if table not in self._plain:
+            self._plain[table] = self._decoder_if_plain(table)
+        return self._plain[table]
+
+    def are_told(self, table: TableId, keys: Sequence[bytes]) -> bool:
+        """True where the records' own keys tell the rows of a table."""
+        found = self._keys_of(table)
+        return found is not None and found.are_all_told(keys)
+
     def decoder(self, table: TableId) -> RowDecoder:
         """The decoder of a described table. Raises RecordError where there is none."""
         known = self.known.get(table)
@@ -134,6 +146,18 @@ class Tables:
     def lacks_values(self, change: Change) -> bool:
         """True where a value of the row did not travel; its table must have a decoder."""
         return self.decoders[change.table].lacks_values(change.row or b"")
+
+    def _decoder_if_plain(self, table: TableId) -> RowDecoder | None:
+        known = self.known.get(table)
+        if known is None or known.description is None or not known.captured or known.held is not None:
+            return None
+        if table in CONTROL_TABLES or table == SIGNAL or table in self._next or table in self._gone:
+            return None
+        try:
+            decoder = self._decoder(known.description)
+        except RecordError:
+            return None
+        return decoder if decoder.is_plain else None
 
     def _prepare(self, change: Change) -> None:
         """Make the decoder of a change's table."""
@@ -161,12 +185,14 @@ class Tables:
         return _waiting(change, error)._replace(due=Due(change.table, version.log_id, version.is_drop, version.renamed))
 
     def _converted(self, change: Change) -> Change:
-        if self._stock_form is None or change.raw_text:
-            return change
-        form = self._stock_forms.get(change.table)
-        if form is None:
-            form = self._stock_forms[change.table] = self._stock_form(self.decoders[change.table].table)
-        return form.converted(change) if form else change
+        form = self._stock_form_of(change.table)
+        return form.converted(change) if form and not change.raw_text else change
+
+    def _stock_form_of(self, table: TableId) -> StockForm | None:
+        """What restates records from before the converter; None without that. The table must have a decoder."""
+        if self._stock_form is not None and table not in self._stock_forms:
+            self._stock_forms[table] = self._stock_form(self.decoders[table].table)
+        return self._stock_forms.get(table)
 
     def _keys_of(self, table: TableId) -> RowKeys | None:
         """What reads the keys of a captured table from its rows; None where it was not described yet."""

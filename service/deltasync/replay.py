@@ -141,7 +141,7 @@ def plans_of(found: Sequence[Queue], tables: Tables) -> list[TablePlan]:
 
 def _as_taken(letter: Letter) -> Record:
     """The record as it was read: where a topic has several partitions, half of a key change stands alone."""
-    return letter.record if letter.old_key is not None else letter.record._replace(moves=False)
+    return letter.record if letter.old_key is not None else letter.record.stays()
 
 
 def listed(settings: Settings) -> list[Queue]:

@@ -23,8 +23,9 @@ from deltasync.intake import Taken
 from deltasync.lifecycle import APPLY_S_MAX, Lifecycle
 from deltasync.monitor.health import Trouble
 from deltasync.monitor.metrics import Metrics
+from deltasync.narrowing import blamed
 from deltasync.ownership import PartitionState
-from deltasync.pipeline import Pipeline, blamed
+from deltasync.pipeline import Pipeline
 from deltasync.plan import StaleDescriptionError, TablePlan, plan
 from deltasync.ports import Batch, Consumer, Replica
 from deltasync.progress import Progress

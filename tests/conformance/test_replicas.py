@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.bench import P0, P1, WIDER, Bench, Steps, T, event, no_logs, plan_of, row_of, rows_of
 from tests.unit.make import column
 
-from deltasync.change import Partition, Record
+from deltasync.change import NEW_KEY, Partition, Record, Told
 from deltasync.debezium.rows import Rows
 from deltasync.errors import FencedError, GapError, RecordError
 from deltasync.failure import Verdict, is_to_blame, verdict
@@ -317,7 +317,7 @@ def test_rows_without_a_key_are_told_by_their_texts_and_number(bench: Bench, cop
 
 def _letter(offset: int, id_: str, *, old: str | None = None, error: str | None = None, table: Table = T) -> Letter:
     key, old_key = (text and f'{{"id":{text}}}'.encode() for text in (id_, old))
-    record = Record(P0, offset, key or b"", b"{}", moves=True, headers=lambda: (("h", b"x"), ("n", None)))
+    record = Record(P0, offset, key or b"", b'{"op":"d"}', Told([(NEW_KEY, b"x"), ("n", None)]))
     return Letter(record, table.id, key or b"", old_key or None, 1_700_000_000_000_001, error)
 
 

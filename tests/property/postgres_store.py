@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import psycopg
 from psycopg import sql
@@ -16,7 +17,7 @@ from deltasync.kafka.memory import Broker
 from deltasync.parking import Letter
 from deltasync.plan import TablePlan
 from deltasync.policy import Ddl
-from deltasync.ports import Batch
+from deltasync.ports import Batch, at_once
 from deltasync.progress import Claim, Progress
 from deltasync.replay import replay
 from deltasync.replica import by_hand, ddl, dead_letters, identity, ledger
@@ -58,6 +59,9 @@ class _Session(Replica):
         written = super().apply(batch._replace(plans=_Plans(batch.plans, self._at)))
         self._at("committed")
         return written
+
+    def start(self, batch: Batch) -> Callable[[], int]:
+        return at_once(partial(self.apply, batch))
 
     def terminate(self, admin: psycopg.Connection) -> None:
         """End its connection from the server's side."""

@@ -12,6 +12,7 @@ from tests.property.kinds import BY_INDEX, FAMILY, KEYLESS, NAMES, SPREAD, UNIQU
 from tests.property.locks import Family
 from tests.property.statements import STATEMENTS
 
+from deltasync import bulk
 from deltasync.replica.memory_table import Foreign
 from deltasync.table import TableId
 
@@ -68,6 +69,8 @@ _OF_WRONG = {"damage": 3, "expire": 1, "resync": 4, "hide": 2, "show": 2}
 ALL = 1000
 # A batch of so many records holds what only makes sense together.
 _TOGETHER = 5
+# Of so many records of a partition every other seed reads all at once, and the next ones while they are applied.
+_BULK_FROM = 2
 _FLOW = {"emit": 12, "step": 24, "noise": 1}
 _FAULTS = {
     "arm": 12,
@@ -109,6 +112,7 @@ class Scenario(NamedTuple):
     whole: bool = False
     family: tuple[str, ...] = ()
     ddl: tuple[str, ...] = ()
+    bulk_from: int = bulk.RECORDS_MIN
 
 
 def scenario(seed: int) -> Scenario:
@@ -121,7 +125,8 @@ def scenario(seed: int) -> Scenario:
     found = _keyless(found, random.Random(f"keyless {seed}"))  # noqa: S311 - as above
     found = _refused(found, random.Random(f"refused {seed}"))  # noqa: S311 - as above
     found = _reshaped(found, random.Random(f"reshaped {seed}"))  # noqa: S311 - as above
-    return _wrong(found, random.Random(f"wrong {seed}"))  # noqa: S311 - as above
+    found = _wrong(found, random.Random(f"wrong {seed}"))  # noqa: S311 - as above
+    return found._replace(bulk_from=_BULK_FROM if seed % 2 else bulk.RECORDS_MIN)
 
 
 def _wider(found: Scenario, rng: random.Random) -> Scenario:

@@ -11,12 +11,13 @@ import pytest
 from tests.property import tables, whole
 from tests.property.shrink import failure, from_json, watched
 
-from deltasync import intake, keyless, parking, pipeline, plan, progress
+from deltasync import intake, keyless, narrowing, parking, pipeline, plan, progress
 from deltasync.assignment import Assignment
 from deltasync.change import Change, Log, Op, Partition
 from deltasync.compact import Chain
 from deltasync.debezium.keys import RowKeys
 from deltasync.debezium.rows import RowDecoder
+from deltasync.debezium.values import Codec
 from deltasync.kafka import memory as kafka
 from deltasync.parking import Parked
 from deltasync.ports import Batch
@@ -109,6 +110,7 @@ def _no_merge(patch: pytest.MonkeyPatch) -> None:
 
 def _placeholders_are_values(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RowDecoder, "may_lack_values", lambda _decoder, _row: False)
+    patch.setattr(Codec, "unavailable", None)
 
 
 def _no_seek_on_assign(patch: pytest.MonkeyPatch) -> None:
@@ -161,7 +163,7 @@ def _crowds_stop(patch: pytest.MonkeyPatch) -> None:
 
 
 def _transactions_are_parted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pipeline, "_transaction", lambda _taken: None)
+    patch.setattr(narrowing, "_transaction", lambda _taken: None)
 
 
 def _reads_move_the_watermark(patch: pytest.MonkeyPatch) -> None:

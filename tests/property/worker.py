@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.property.connector import PREFIX
 from tests.property.kinds import PLACEHOLDER
 
+from deltasync import bulk, pipeline
 from deltasync.change import Partition, Record
 from deltasync.errors import RefusedError, UnreachableError
 from deltasync.failure import Verdict, verdict
@@ -96,6 +97,7 @@ class Worker:
         self.session = world.store.session(self._at, ordered=world.ordered, ddl=world.ddl)
         kind = TransactionalPipeline if world.whole else Pipeline
         settings = _settings(world.rows_max, ordered=world.ordered)
+        bulk.RECORDS_MIN = pipeline.OVERLAP_FROM = world.bulk_from
         self.pipeline = kind(settings, self.member, self.session, _METRICS, Lifecycle(world.clock))
         self._guarded(self.pipeline.start, starting=True)
 

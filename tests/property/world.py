@@ -53,17 +53,17 @@ class World:
         self.clock = Clock()
         self.broker = Broker(self._assign)
         self.rows_max = scenario.rows_max
+        self.bulk_from = scenario.bulk_from
         self.ghosts: list[Consumer] = []
         self._salt = 0
         self._ledger: dict[Partition, int] = {}
         self._beats: list[int] = []
         self._poison: set[tuple[Partition, int]] = set()
-        self.whole = scenario.whole
-        spread = () if scenario.whole else scenario.spread  # transactions that are whole have an order in spite of it
+        self.whole = whole = scenario.whole
+        spread = () if whole else scenario.spread  # transactions that are whole have an order in spite of it
         self.ordered = "ordered" in scenario.family
-        self._source = Source(
-            scenario.tables, scenario.full, spread, tells_ends=scenario.whole, family=family_of(scenario)
-        )
+        family = family_of(scenario)
+        self._source = Source(scenario.tables, scenario.full, spread, tells_ends=whole, family=family)
         self._made: set[str] = set()  # tables that are on the replica before anything is told of them
         for name, shape in self._source.shapes.items():
             if shape.unique or shape.reference or scenario.family:

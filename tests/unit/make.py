@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
-from deltasync.change import Change, Op, Partition, Position, Record
+from deltasync.change import NEW_KEY, Change, Op, Partition, Position, Record, Told
 from deltasync.debezium.rows import RowDecoder
 from deltasync.table import Attribute, Column, SourceTable, Table, TypeName
 
 PLACEHOLDER = "unavailable_0123456789"
 P0 = Partition("p.shop.t", 0)
+# The row of such a delete goes on under another key.
+MOVED = Told(((NEW_KEY, b"{}"),))
 
 
 def column(name: str, type_name: str, sql_type: str | None = None, **more: Any) -> Column:  # noqa: ANN401 - fields of Column

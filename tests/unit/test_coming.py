@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.transaction_log import A, B, Log, orders
 
-from deltasync.change import RUN
+from deltasync.change import RUN, Told
 from deltasync.coming import Numbers, began_ms, highest_missing
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_tells_the_begin_again_counts_anew() -> None:
 
 def test_records_without_a_run_are_refused() -> None:
     log = Log()
-    log.taken(log.change(A, 1, 1)._replace(headers=lambda: ((RUN, b"1"),)))
+    log.taken(log.change(A, 1, 1)._replace(message=Told(((RUN, b"1"),))))
 
     (cut,) = log.transactions.cuts()
     assert "which run of the connector" in cut.error.what

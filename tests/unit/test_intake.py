@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.make import P0, PLACEHOLDER, TABLE, column, described, envelope, record
+from tests.unit.make import MOVED, P0, PLACEHOLDER, TABLE, column, described, envelope, record
 
-from deltasync.change import Partition, Record
+from deltasync.change import TABLE as TABLE_HEADER
+from deltasync.change import Partition, Record, Told
 from deltasync.intake import Intake, take
 from deltasync.progress import Progress
 from deltasync.readable import Due, Tables
@@ -88,7 +89,7 @@ def test_older_records_are_skipped_and_counted() -> None:
 
 def _key_change(offset: int, *, at: str = '["5","6"]') -> list[Record]:
     """The two records that Debezium makes of one UPDATE of a key."""
-    half = record(envelope("d", sequence=at), offset, key={"id": 1})._replace(moves=True)
+    half = record(envelope("d", sequence=at), offset, key={"id": 1})._replace(message=MOVED)
     return [half, record(envelope("c", sequence=at), offset + 1, key={"id": 2})]
 
 
@@ -122,7 +123,7 @@ def test_a_half_whose_other_half_was_lost_stops() -> None:
     """Debezium goes on behind the key change where it was restarted within it (measured)."""
     half, _ = _key_change(0)
     behind = record(envelope("d", sequence='["10","11"]'), 1, key={"id": 3})
-    for following in (behind, behind._replace(moves=True), record(envelope("t", sequence='["11","1"]'), 1)):
+    for following in (behind, behind._replace(message=MOVED), record(envelope("t", sequence='["11","1"]'), 1)):
         found = take([half, following], {P0: Progress()}, _tables(t=described()))
         assert found.taken == []
         (cut,) = found.cuts.values()
@@ -262,7 +263,9 @@ def test_records_from_before_the_converter_are_read_in_their_own_form() -> None:
     tables = Tables({TableId("shop", "t"): described(table)}, CANARY, PLACEHOLDER, raw_text=True)
     old, new = {"id": 1, "n": [1, None]}, {"id": 1, "n": "[0:1]={1,2}"}
     records = [
-        record(envelope("u", row, sequence=f'["{10 + place}","{10 + place}"]'), place)._replace(raw_text=headed)
+        record(envelope("u", row, sequence=f'["{10 + place}","{10 + place}"]'), place)._replace(
+            converter=True, message=Told([(TABLE_HEADER, b"")] if headed else ())
+        )
         for place, (row, headed) in enumerate(((old, False), (new, True), (old, False), (new, False)))
     ]
     found = take(records, {P0: Progress()}, tables)

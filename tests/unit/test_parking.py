@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
-from tests.unit.make import P0, PLACEHOLDER, TABLE, change, column, decoder, described, envelope, record
+from tests.unit.make import MOVED, P0, PLACEHOLDER, TABLE, change, column, decoder, described, envelope, record
 
-from deltasync.change import Change, Partition, Record
+from deltasync.change import Change, Partition, Record, Told
 from deltasync.errors import DeltasyncError, RecordError
 from deltasync.intake import Taken, take
 from deltasync.parking import NO_ERRORS, Diverted, Letter, Parked, divert, may_park
@@ -64,7 +64,7 @@ def test_a_change_of_a_key_parks_both() -> None:
     found = _diverted(moved, change("d", 7, offset=3), change("c", 2, offset=4), parked=parked)
     assert (_kept(found), [offset for offset, _ in _set_aside(found)]) == ([], [2, 3, 4])
 
-    half = Record(P0, 5, b'{"id":9}', b"{}", moves=True)
+    half = Record(P0, 5, b'{"id":9}', b'{"op":"d"}', MOVED)
     come = change("c", 2, offset=6, old_key=b'{"id":9}')
     found = _diverted(come, parked=parked, polled=[half, Record(P1, 0, None, b"{}"), Record(P0, 6, b"", b"{}")])
     assert [offset for offset, _ in _set_aside(found)] == [5, 6]
@@ -139,7 +139,7 @@ def _plan_of(tables: Tables, *letters: Letter) -> TablePlan:
 
 def _letter(op: str, offset: int, key: int, *, old_key: bytes | None = None, moves: bool = False) -> Letter:
     raw = b'{"id":%d}' % key
-    found = record(envelope(op), offset, key=raw)._replace(moves=moves)
+    found = record(envelope(op), offset, key=raw)._replace(message=MOVED if moves else Told())
     return Letter(found, TABLE.id, raw, old_key)
 
 

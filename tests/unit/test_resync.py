@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.unit.make import column
+from tests.unit.make import MOVED, column, compact_json
 
-from deltasync.change import Log, Op, Partition, Record
+from deltasync.change import Log, Op, Partition, Record, Told
 from deltasync.errors import RecordError
 from deltasync.progress import Claim, Progress
 from deltasync.readable import Tables
@@ -47,7 +47,7 @@ def record(offset: int, transaction: int | None, *, op: str = "c", id_: int = 1,
     source["sequence"] = json.dumps([str(offset), str(offset)])
     row = None if op == "d" else {"id": id_, "n": offset}
     value = {"before": None, "after": row, "source": source, "op": op}
-    return Record(ITEM, offset, json.dumps({"id": id_}).encode(), json.dumps(value).encode(), moves)
+    return Record(ITEM, offset, json.dumps({"id": id_}).encode(), compact_json(value), MOVED if moves else Told())
 
 
 def stream(known: Table | None = TABLE, ends: int = 0) -> Stream:

@@ -8,7 +8,7 @@ from functools import partial
 from tests.runs import run_id
 from tests.unit.make import envelope, record
 
-from deltasync.change import RUN, Partition, Record
+from deltasync.change import NEW_KEY, RUN, Partition, Record, Told
 from deltasync.progress import Progress
 from deltasync.spool import Spool
 from deltasync.transactions import Transactions
@@ -33,7 +33,8 @@ class Log:
     def put(self, partition: Partition, value: object, *, moves: bool = False, run: int = 0) -> Record:
         found = record(value, self.offsets[partition], partition=partition)
         self.offsets[partition] += 1
-        return found._replace(moves=moves, headers=lambda: ((RUN, run_id(run).encode()),), sent_ms=run)
+        headers = [(RUN, run_id(run).encode()), *([(NEW_KEY, b"{}")] if moves else [])]
+        return found._replace(message=Told(headers, run))
 
     def change(  # noqa: PLR0913 - what tells a change
         self,

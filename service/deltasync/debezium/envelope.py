@@ -5,7 +5,9 @@ Rows stay raw bytes here: compaction throws most of them away before they would 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from operator import methodcaller
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -16,6 +18,8 @@ from deltasync.table import TableId
 # Ends what the key of a record with schemas starts with. No key column encodes as an object,
 # so a column that is called "schema" cannot be taken for it.
 _KEY_WITH_SCHEMA = b'{"schema":{'
+_CONNECTOR = "postgresql"
+_INCREMENTAL = "incremental"
 _PASSED_OVER = frozenset({"m"})
 _NULL_JSON = b"null"
 # What the decoder raises for bytes that are not JSON, not UTF-8, or nested to exhaust the stack.
@@ -65,14 +69,30 @@ class _Origin(msgspec.Struct, gc=False):
     payload: _Origin | None = None
 
 
-class _KeyWithSchema(msgspec.Struct, gc=False):
+class _WithSchema(msgspec.Struct, gc=False):
+    schema: msgspec.Raw
     payload: msgspec.Raw
+
+
+class _Plain(msgspec.Struct, gc=False):
+    """The envelope of a change of a row, as far as those need it of whom there are many."""
+
+    op: str
+    source: _Source
+    after: msgspec.Raw = msgspec.Raw(_NULL_JSON)
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _origin = msgspec.json.Decoder(_Origin)
-_key_with_schema = msgspec.json.Decoder(_KeyWithSchema)
+_plain = msgspec.json.Decoder(_Plain)
+_with_schema = msgspec.json.Decoder(_WithSchema)
 _sequence = msgspec.json.Decoder(tuple[str | None, str | None])
+_Number = Annotated[int, msgspec.Meta(ge=-_INT64_MAX, le=_INT64_MAX)]
+# The numbers come as strings.
+_positions: msgspec.json.Decoder[Sequence[tuple[int | None, int]]]
+_positions = msgspec.json.Decoder(list[tuple[_Number, _Number]], strict=False)
+_read_positions = msgspec.json.Decoder(list[tuple[_Number | None, _Number]], strict=False)
+_STREAMED = frozenset({Op.CREATE, Op.UPDATE, Op.DELETE})
 _ops = {op.value: op for op in Op}
 _TELLING_BEFORE = (Op.UPDATE, Op.DELETE)
 
@@ -99,6 +119,57 @@ def decode(record: Record) -> Change | None:
     return _change(record, envelope)
 
 
+class Envelopes(NamedTuple):
+    """Envelopes of one table, column by column: `reads` of an initial snapshot, then all of streamed changes.
+
+    `keys` and `rows` are raw JSON; of a delete the row is null. `positions` and `committed_us` are as in `Position`.
+    """
+
+    table: TableId
+    reads: int
+    ops: list[str]
+    keys: list[bytes]
+    rows: list[msgspec.Raw]
+    positions: Sequence[tuple[int | None, int]]
+    committed_us: list[int]
+
+
+def decode_all(records: Sequence[Record]) -> Envelopes | None:
+    """The envelopes of many records at once; None where one of them is not like the others, or cannot be read."""
+    try:
+        found = list(map(_plain.decode, _payloads([record.value for record in records])))
+        keys = _payloads([record.key for record in records])
+        ops = [one.op for one in found]
+        reads = ops.count(Op.READ)
+        sequences = ",".join([one.source.sequence for one in found])  # type: ignore[misc]  # else TypeError
+        positions = (_read_positions if reads else _positions).decode(f"[{sequences}]")
+    except (TypeError, *_UNREADABLE):
+        return None
+    sources = [one.source for one in found]
+    kinds = {(source.connector, source.schema, source.table, source.snapshot == _INCREMENTAL) for source in sources}
+    connector, schema, table, incremental = kinds.pop()
+    if kinds or connector != _CONNECTOR or incremental or not _STREAMED.issuperset(ops[reads:]):
+        return None
+    committed_us = [source.ts_us for source in sources]
+    if min(committed_us) < 0 or max(committed_us) >= _COMMITTED_US_END:
+        return None
+    return Envelopes(TableId(schema, table), reads, ops, keys, [one.after for one in found], positions, committed_us)
+
+
+def _payloads(values: list[bytes | None]) -> list[bytes]:
+    """Without the schemas in front of them. Raises TypeError where one is null, ValueError where schemas differ."""
+    if None in values:
+        raise TypeError
+    told: list[bytes] = values  # type: ignore[assignment]  # None was excluded just above
+    if not told[0].startswith(_KEY_WITH_SCHEMA):
+        return told
+    first = _with_schema.decode(told[0])
+    prefix = b'{"schema":' + bytes(first.schema) + b',"payload":'
+    if not all(map(methodcaller("startswith", prefix), told)) or not all(map(methodcaller("endswith", b"}"), told)):
+        raise ValueError
+    return [value[len(prefix) : -1] for value in told]
+
+
 class Origin(NamedTuple):
     """What a change came from: its op, and the lower 32 bits of its transaction's number."""
 
@@ -123,7 +194,7 @@ def decode_origin(record: Record) -> Origin | None:
 
 def _change(record: Record, envelope: _Envelope) -> Change:
     source, op = envelope.source, _ops.get(envelope.op or "")
-    if source is None or source.connector != "postgresql":
+    if source is None or source.connector != _CONNECTOR:
         raise _unreadable(record, "its source is not Debezium's PostgreSQL connector")
     if op is None:
         raise _unreadable(record, "its op is not known")
@@ -167,7 +238,7 @@ def _key(record: Record) -> bytes | None:
     if record.key is None or not record.key.startswith(_KEY_WITH_SCHEMA):
         return record.key
     try:
-        return bytes(_key_with_schema.decode(record.key).payload)
+        return bytes(_with_schema.decode(record.key).payload)
     except _UNREADABLE as error:
         raise _unreadable(record, f"its key is not Debezium's JSON ({_harmless(error)})") from None
 

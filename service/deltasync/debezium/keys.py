@@ -8,6 +8,9 @@ the key's columns, and so has what PostgreSQL tells of a row before its change.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import methodcaller
+
 import msgspec
 
 from deltasync.change import Change, Op
@@ -17,6 +20,7 @@ from deltasync.table import Table
 
 _NULL = msgspec.Raw(b"null")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_all_fields = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 class RowKeys:
@@ -51,6 +55,18 @@ class RowKeys:
             return change.key.startswith(self._prefix)
         try:
             return _fields.decode(change.key).keys() == set(self._names)
+        except msgspec.MsgspecError:
+            return False
+
+    def are_all_told(self, keys: Sequence[bytes]) -> bool:
+        """True where each of these keys of changed rows has the columns of the table's primary key."""
+        if self._table.is_told_by_rows:
+            return False
+        if self._is_plain:
+            return all(map(methodcaller("startswith", self._prefix), keys))
+        names = set(self._names)
+        try:
+            return all(fields.keys() == names for fields in _all_fields.decode(b"[" + b",".join(keys) + b"]"))
         except msgspec.MsgspecError:
             return False
 

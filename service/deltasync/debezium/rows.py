@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from deltasync.debezium.values import Codec, codec, markers
+from deltasync.debezium.values import Codec, codec, is_ambiguous, markers
 from deltasync.errors import MisfitError, RecordError
 from deltasync.postgres.types import type_key
 from deltasync.table import Column, Table
@@ -45,6 +45,7 @@ _RAW_TEXT = "DELTASYNC_CONNECT_RAW_TEXT=true"
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Text = str | None
+Json = bytes | msgspec.Raw
 Row = dict[str, Text | Missing]
 
 
@@ -97,7 +98,8 @@ def row_decoder(table: Table, placeholder: str, *, raw_text: bool) -> RowDecoder
 class RowDecoder:
     """The decoder of one version of a table. Construct it once: it compiles its decoders.
 
-    `exact_keys` tells that equal keys are equal bytes, whoever wrote them: snapshot or stream.
+    `exact_keys` tells that equal keys are equal bytes, whoever wrote them: snapshot or stream; `is_plain` besides that
+    all that a row holds is told by its bytes, whoever wrote them.
     Raises RecordError where a column's type is not carried exactly, or the key holds a generated column.
     """
 
@@ -113,6 +115,8 @@ class RowDecoder:
             raise self._key_misfit()
         self._key_types = [type_key(self.columns[self._index[name]]) for name in table.primary_key]
         self.exact_keys = _ONE_ENCODING.issuperset(self._key_types)
+        ambiguous = raw_text and any(is_ambiguous(column) for column in self.columns)
+        self.is_plain = self.exact_keys and not table.is_keyless and not ambiguous
         self._all = msgspec.json.Decoder(list[self._struct(self._names, lenient=False)])  # type: ignore[misc]
         self._one = msgspec.json.Decoder(self._struct(self._names, lenient=True))
         self._keys = msgspec.json.Decoder(list[self._struct(table.primary_key, lenient=False)])  # type: ignore[misc]
@@ -161,17 +165,22 @@ class RowDecoder:
         except UnknownColumnError:
             return False
 
-    def rows(self, raws: Sequence[bytes]) -> Rows:
-        """Decode rows that have every column and no unavailable value.
+    def rows(self, raws: Sequence[Json]) -> Rows | None:
+        """Decode rows that have every column; None where one of them has an unavailable value.
 
-        Raises msgspec.ValidationError or ValueError where one has not: `row` then says which and why.
+        Raises msgspec.ValidationError or ValueError where one lacks a column or does not fit: `row` says which and why.
         """
-        return self._texts(self._names, self._all.decode(self._list(raws)))
+        found = self._columns(self._names, self._all.decode(self._list(raws)))
+        for known, values in zip(self._codecs, found, strict=True):
+            if known.unavailable is not None and known.unavailable in values:
+                return None
+        return self._texts(self._names, found)
 
     def keys(self, raws: Sequence[bytes]) -> Rows:
         """Decode keys. Raises RecordError (without the value) where one does not fit the table."""
         try:
-            return self._texts(self.table.primary_key, self._keys.decode(self._list(raws)))
+            key = self.table.primary_key
+            return self._texts(key, self._columns(key, self._keys.decode(self._list(raws))))
         except (ValueError, RecursionError) as error:
             raise self._key_misfit(str(error)) from None
 
@@ -194,10 +203,10 @@ class RowDecoder:
             for column, known, value in zip(self.columns, self._codecs, values, strict=False)
         }
 
-    def _list(self, raws: Sequence[bytes]) -> bytes:
+    def _list(self, raws: Sequence[Json]) -> bytes:
         return b"[" + b",".join(map(self._renamed, raws) if self._aliases else raws) + b"]"
 
-    def _renamed(self, raw: bytes) -> bytes:
+    def _renamed(self, raw: Json) -> Json:
         """A raw row or key with aliases for the names that its decoder cannot have."""
         if not self._aliases:
             return raw
@@ -216,12 +225,16 @@ class RowDecoder:
         except ValueError as error:
             raise self._misfit(f"{error} (column {column.name})") from None
 
-    def _texts(self, names: Sequence[str], structs: list[msgspec.Struct]) -> Rows:
+    @staticmethod
+    def _columns(names: Sequence[str], structs: list[msgspec.Struct]) -> list[list[Any]]:
         columns = zip(*map(msgspec.structs.astuple, structs), strict=True)
-        values: list[list[Any]] = [list(column) for column, _ in zip(columns, names, strict=False)]
+        return [list(column) for column, _ in zip(columns, names, strict=False)]
+
+    def _texts(self, names: Sequence[str], values: list[list[Any]]) -> Rows:
         for position, name in enumerate(names):
-            convert = self._codecs[self._index[name]].convert
-            if convert is not None:
+            known = self._codecs[self._index[name]]
+            convert = known.convert
+            if convert is not None and not (known.are_texts and known.are_texts(values[position])):
                 values[position] = [None if value is None else convert(value) for value in values[position]]
         return Rows(tuple(names), values)
 

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, NamedTuple
 
 import stamina
@@ -19,7 +18,7 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public
 
-from deltasync.change import Headers, Log, Partition, Record, ends_in_half
+from deltasync.change import Log, Partition, Record, ends_in_half
 from deltasync.errors import SettingsError, UnreachableError
 from deltasync.ports import Owner
 from deltasync.settings import Settings
@@ -38,11 +37,6 @@ _ADMIN_TIMEOUT_S = 10.0
 _TELL_EVERY_S = 10.0
 _START_TIMEOUT_S = 6.0
 _RECHECK_TIMEOUT_S = 2.0
-# How a delete's envelope says so, and the header of one whose row goes on under another key.
-_DELETE = b'"op":"d"'
-_NEW_KEY = "__debezium.newkey"
-# What the jar of connectors/raw-text puts on every record with an envelope.
-_TABLE = "deltasync.table"
 # These would break the promise: offsets are committed after the ledger, and never reset.
 _OURS = frozenset(
     {"enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "check.crcs", "group.id"}
@@ -56,6 +50,7 @@ class Consumer:
     def __init__(self, settings: Settings) -> None:
         self._owner: Owner  # told by `start`
         self._raw_text = settings.connect.raw_text
+        self._partitions: dict[tuple[str, int], Partition] = {}
         self._pattern = topics_read(settings)
         self._client = Client(
             {
@@ -106,10 +101,11 @@ class Consumer:
 
     def _collect(self, messages: Iterable[Message], found: list[Record]) -> None:
         for message in messages:
-            partition = Partition(message.topic() or "", message.partition() or 0)
+            place = message.topic() or "", message.partition() or 0
+            partition = self._partitions.get(place) or self._partitions.setdefault(place, Partition(*place))
             error = message.error()
             if error is None:
-                found.append(to_record(partition, message, raw_text=self._raw_text))
+                found.append(to_record(partition, message, converter=self._raw_text))
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 - its public name
                 self._owner.on_missing(partition)
             elif error.code() == KafkaError._BAD_MSG:  # noqa: SLF001 - its public name
@@ -268,32 +264,13 @@ def _unreachable(error: KafkaException) -> UnreachableError:
     )
 
 
-def to_record(partition: Partition, message: Message, *, raw_text: bool) -> Record:
+def to_record(partition: Partition, message: Message, *, converter: bool) -> Record:
     """A record as the client delivered it."""
-    value = _bytes(message.value())
-    # Headers cost microseconds: they are looked at only where the value may be a delete's, or the converter's.
-    moves = value is not None and _DELETE in value and _has_header(message, _NEW_KEY)
-    converted = raw_text and _has_header(message, _TABLE)
-    _, sent_ms = message.timestamp()
-    headers = partial(_headers, message)
-    return Record(partition, message.offset() or 0, _bytes(message.key()), value, moves, converted, headers, sent_ms)
-
-
-def _has_header(message: Message, name: str) -> bool:
-    return any(header[0] == name for header in _headers(message))
-
-
-def _headers(message: Message) -> Headers:
-    found = message.headers() or ()
-    return [(name, _bytes(value)) for name, value in (found.items() if isinstance(found, dict) else found)]
+    return Record(partition, message.offset() or 0, message.key(), message.value(), message, converter)  # type: ignore[arg-type]  # they are bytes
 
 
 def _size(records: Iterable[Record]) -> int:
     return sum(len(record.value or b"") for record in records)
-
-
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
 
 
 _told_at: dict[str, float] = {}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 
-from deltasync.change import RUN, Log, Partition, Record, ends_in_half
+from deltasync.change import NEW_KEY, RUN, Log, Partition, Record, Told, ends_in_half
 from deltasync.errors import UnreachableError
 from deltasync.ports import Owner
 
@@ -84,7 +84,8 @@ class Broker:
             self.create(partition.topic)
         topic = self._topics[partition.topic]
         offset = topic.log(partition.number).end_offset
-        found = Record(partition, offset, key, value, moves, headers=lambda: ((RUN, run.encode()),), sent_ms=sent_ms)
+        headers = [(RUN, run.encode()), *([(NEW_KEY, b"{}")] if moves else [])]
+        found = Record(partition, offset, key, value, Told(headers, sent_ms))
         topic.logs[partition.number].append(found)
         return offset
 

@@ -15,9 +15,14 @@ _OVERRIDABLE = ("compression.type", "linger.ms", "batch.size", "max.request.size
 
 
 class ConnectWorker:
-    """One distributed worker; `url` is its REST interface. Passwords reach it through files in `secrets`."""
+    """One distributed worker; `url` is its REST interface. Passwords reach it through files in `secrets`.
+
+    `extra` are settings of the worker, and `java_options` some of Java's, that go before ours.
+    """
 
     def __init__(self, name: str, state: Path, port: int, bootstrap: str) -> None:
+        self.extra: dict[str, str] = {}
+        self.java_options: list[str] = []
         self.process = Process(name, state)
         self.url = f"http://127.0.0.1:{port}"
         self._bootstrap = bootstrap
@@ -40,9 +45,9 @@ class ConnectWorker:
         """Start the worker; the broker must take connections. Does not wait."""
         self._make_folders()
         settings = self._folder / "worker.properties"
-        settings.write_text(java.properties(self._settings(jars.plugins)))
+        settings.write_text(java.properties(self._settings(jars.plugins) | self.extra))
         main = "org.apache.kafka.connect.cli.ConnectDistributed"
-        options = cache.make() if make_cache else cache.use()
+        options = [*(cache.make() if make_cache else cache.use()), *self.java_options]
         self.process.spawn(java.command(options, main, str(settings), class_path=jars.kafka, folder=self._folder))
 
     def wait(self) -> None:

@@ -140,14 +140,14 @@ class Stack:
 
     def _start_pipeline(self, servers: Servers, env: Mapping[str, str], tell: Callable[[str], None]) -> None:
         tell("Setting up source and replica")
-        _run(env, "source", "setup")
-        _run(env, "replica", "setup")
+        run_command(env, "source", "setup")
+        run_command(env, "replica", "setup")
         tell("Starting the applier, applying the connector")
         applier = Applier("applier", self.folder, env["DELTASYNC_MONITOR_URL"])
         applier.stop_if_unlike(env)
         servers.start_part(applier, lambda: applier.start(env))
         servers.connect.wait()
-        _run(env, "connectors", "apply")
+        run_command(env, "connectors", "apply")
         applier.wait()
 
     def down(self, *, remove: bool = True) -> None:
@@ -193,7 +193,7 @@ class Stack:
 
     def command(self, *arguments: str) -> None:
         """Run one of deltasync's commands on this stack, as a user would. Raises PartError where it fails."""
-        _run({**self._wishes, **self.env()}, *arguments)
+        run_command({**self._wishes, **self.env()}, *arguments)
 
     def _state(self) -> State:
         state = states.load(self.folder)
@@ -202,15 +202,17 @@ class Stack:
         return state
 
 
-def environment(servers: Servers, state: State) -> dict[str, str]:
-    """The settings of the pipeline on these servers, as environment variables."""
+def environment(
+    servers: Servers, state: State, source_db: str = DATABASE, replica_db: str = DATABASE
+) -> dict[str, str]:
+    """The settings of the pipeline between two databases of these servers, as environment variables."""
     source, replica = servers.source, servers.replica
     return {
-        "DELTASYNC_SOURCE_DSN": source.dsn(DATABASE, _ROLE, state.source_password),
-        "DELTASYNC_SOURCE_ADMIN_DSN": source.dsn(DATABASE),
+        "DELTASYNC_SOURCE_DSN": source.dsn(source_db, _ROLE, state.source_password),
+        "DELTASYNC_SOURCE_ADMIN_DSN": source.dsn(source_db),
         "DELTASYNC_SOURCE_SCHEMAS": msgspec.json.encode([SCHEMA]).decode(),
-        "DELTASYNC_REPLICA_DSN": replica.dsn(DATABASE, _ROLE, state.replica_password),
-        "DELTASYNC_REPLICA_ADMIN_DSN": replica.dsn(DATABASE),
+        "DELTASYNC_REPLICA_DSN": replica.dsn(replica_db, _ROLE, state.replica_password),
+        "DELTASYNC_REPLICA_ADMIN_DSN": replica.dsn(replica_db),
         "DELTASYNC_KAFKA_BOOTSTRAP": servers.kafka.bootstrap,
         "DELTASYNC_CONNECT_URL": servers.connect.url,
         "DELTASYNC_CONNECT_SOURCE_PASSWORD": servers.connect.secret("source"),
@@ -224,7 +226,8 @@ def _monitor_url(state: State) -> str:
     return f"http://127.0.0.1:{state.ports.monitor}"
 
 
-def _run(env: Mapping[str, str], *arguments: str) -> None:
+def run_command(env: Mapping[str, str], *arguments: str) -> None:
+    """Run one of deltasync's commands with these settings and no others. Raises PartError where it fails."""
     shown = " ".join(["deltasync", *arguments])
     try:
         done = subprocess.run(  # noqa: S603 - our own commands

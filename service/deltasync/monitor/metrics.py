@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from deltasync import __version__
 from deltasync.change import Partition
+from deltasync.monitor.durations import Durations
 from deltasync.ownership import Ownership, PartitionState
 from deltasync.progress import Progress
 from deltasync.replica.observe import Known
@@ -47,11 +48,12 @@ class Metrics:
         self.retries = counter("deltasync_retries", "Batches that failed for a passing reason.")
         self.fenced = counter("deltasync_fenced_batches", "Batches that another worker had taken over.")
         self.apply_seconds = histogram("deltasync_apply_seconds", "Time of one transaction on the replica.")
-        self.latency_seconds = histogram(
+        self.latency_seconds = Durations(
             "deltasync_latency_seconds",
             "From the source's commit of a change to its commit on the replica.",
-            buckets=_LATENCY_BUCKETS_S,
+            _LATENCY_BUCKETS_S,
         )
+        registry.register(self.latency_seconds)
         self.lag = gauge(
             "kafka_consumergroup_group_lag", "Records of a partition that are not applied yet.", by_partition
         )
@@ -89,8 +91,7 @@ class Metrics:
 
     def latencies(self, seconds: Iterable[float]) -> None:
         """From source commit to visible; clocks that disagree make it negative, which counts as 0."""
-        for one in seconds:
-            self.latency_seconds.observe(max(0.0, one))
+        self.latency_seconds.observe_all(max(0.0, one) for one in seconds)
 
     def ownership(self, group: str, ownership: Ownership, end_offset: Callable[[Partition], int | None]) -> None:
         """How far each partition of this worker is."""

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from deltasync.change import Headers, Partition, Record
+from deltasync.change import Headers, Partition, Record, Told
 from deltasync.errors import FencedError
 from deltasync.parking import Letter, Parked, Void
 from deltasync.ports import Batch
@@ -136,9 +136,8 @@ def _stored(row: sa.Row[Any]) -> Stored:
         row.offset,
         row.record_key,
         row.record_value,
-        moves=row.moves,
-        raw_text=row.raw_text,
-        headers=lambda: headers,
+        Told(headers),
+        converter=row.raw_text,
     )
     table = TableId(row.schema_name, row.table_name)
     letter = Letter(record, table, row.key, row.old_key, to_us(row.committed_at), row.error)

@@ -16,7 +16,7 @@ from deltasync.errors import FencedError, GapError, RecordError, RefusedError, S
 from deltasync.parking import Letter, Parked, Void
 from deltasync.plan import TablePlan
 from deltasync.policy import Ddl
-from deltasync.ports import Batch, Logs, Steps
+from deltasync.ports import Batch, Logs, Steps, at_once
 from deltasync.progress import Claim, Progress, placed
 from deltasync.readable import Due
 from deltasync.replica import approval, dropping, evolve
@@ -236,6 +236,10 @@ class Replica:
         ]
         self._database.letters = left
         self._database.audit += partitions
+
+    def start(self, batch: Batch) -> Callable[[], int]:
+        """Apply a batch at once."""
+        return at_once(partial(self.apply, batch))
 
     def cancel(self) -> None:
         """Nothing runs for long."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import sqlalchemy as sa
@@ -37,6 +38,7 @@ class Replica:
         self._settings = settings
         self._connection: sa.Connection | None = None
         self._writer: Writer | None = None
+        self._thread: ThreadPoolExecutor | None = None
 
     def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
         """How far these partitions were applied (see `ledger.open_partitions`)."""
@@ -89,6 +91,11 @@ class Replica:
                 ledger.move(connection, pipeline, batch.claims, batch.to)
                 return written
         raise FencedError(refused, remedy="The ledger says why, and what to do.")
+
+    def start(self, batch: Batch) -> Callable[[], int]:
+        """Apply a batch in a thread of its own (see `ports.Replica`)."""
+        self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="apply")
+        return self._thread.submit(self.apply, batch).result
 
     def _write(self, connection: sa.Connection, batch: Batch) -> int:
         if self._writer is None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.make import PLACEHOLDER, column, domain, foreign
 
-from deltasync.debezium.values import codec
+from deltasync.debezium.values import Codec, codec
 from deltasync.debezium.values import moments as values
 from deltasync.table import Column
 
@@ -145,7 +145,7 @@ def test_the_raw_text_converter_delivers_text() -> None:
     array = foreign("c", "shop", "_mood")
     for it in (column("c", "_time"), array, column("c", "varbit"), column("c", "polygon"), domain("c", array)):
         found = codec(it, PLACEHOLDER, raw_text=True)
-        assert found == (str, None, PLACEHOLDER), it
+        assert found == Codec(str, None, PLACEHOLDER), it
     assert _text(column("c", "timetz"), "10:00:00-15:59:59", raw_text=True) == "10:00:00-15:59:59"
 
 

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,14 +29,15 @@ _LENGTH = re.compile(r"\((\d+)\)")
 class Codec(NamedTuple):
     """How one column travels: the JSON type that the decoder demands, the way to text, the marker.
 
-    `convert` is None where the JSON string is the text already. `unavailable` is the value that
-    stands for an unchanged TOAST value; None where the type is never stored out of line, or Debezium
-    stops at it.
+    `convert` is None where the JSON string is the text already; `are_texts` may tell of many values at once that each
+    is. `unavailable` is the value that stands for an unchanged TOAST value; None where the type is never stored out of
+    line, or Debezium stops at it.
     """
 
     json_type: Any
     convert: Convert | None
     unavailable: Any = None
+    are_texts: Callable[[Sequence[Any]], bool] | None = None
 
 
 def codec(column: Column, placeholder: str, *, raw_text: bool) -> Codec | None:
@@ -58,12 +59,17 @@ def codec(column: Column, placeholder: str, *, raw_text: bool) -> Codec | None:
     if key == "hstore:hstore":
         return Codec(str, _hstore, msgspec.json.encode({placeholder: placeholder}).decode())
     json_type, convert = _RULES.get(key, (str, _from_hex))
-    return Codec(json_type, convert, placeholder if json_type is str else None)
+    return Codec(json_type, convert, placeholder if json_type is str else None, _ARE_TEXTS.get(key))
 
 
 def is_converted(column: Column) -> bool:
     """True for what the raw-text converter delivers, where Connect has it."""
     return column.carrier.element is not None or type_key(column) in _CONVERTED
+
+
+def is_ambiguous(column: Column) -> bool:
+    """True for what comes as a text from the raw-text converter, and without it, too: as another one, or not at all."""
+    return column.carrier.element is None and is_converted(column)
 
 
 def markers(placeholder: str) -> tuple[bytes, ...]:
@@ -161,6 +167,10 @@ _AS_IT_IS = """
     text varchar bpchar char name uuid json jsonb xml money interval inet cidr macaddr macaddr8 tsvector enum
     int4range int8range numrange daterange tsrange tstzrange citext:citext ltree:ltree isn:isbn
 """
+_ARE_TEXTS: dict[str, Callable[[Sequence[Any]], bool]] = {
+    "numeric": _NUMERIC_WORDS.keys().isdisjoint,
+    "timestamptz": moments.are_plain,
+}
 # By postgres.types.type_key. All that is carried and not named here is the hex of its text.
 _RULES: dict[str, tuple[Any, Convert | None]] = {
     **dict.fromkeys(("int2", "int4", "int8", "oid"), (int, str)),

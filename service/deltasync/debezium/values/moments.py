@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 _DAY_US = 86_400_000_000
@@ -17,6 +18,7 @@ _DATE_INFINITY = {
 _TIMESTAMP_INFINITY = {2**63 - 1: "infinity", -(2**63): "-infinity"}
 _PLAIN_TIMESTAMPTZ = re.compile(r"(?!0000)\d{4}-\d\d-\d\dT[\d:.]+Z")
 _TIMESTAMPTZ = re.compile(r"([+-]?\d+)-(\d\d-\d\dT[\d:.]+)Z")
+_FROM_1000 = frozenset("123456789")
 _TIMETZ = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?[+-]\d\d(:\d\d){0,2}")
 
 
@@ -76,6 +78,11 @@ def timestamptz(text: str) -> str:
         raise ValueError("a timestamptz in no known form")
     year, era = _era(int(match[1]))
     return f"{year:04d}-{match[2]}Z{era}"
+
+
+def are_plain(texts: Iterable[str | None]) -> bool:
+    """True where each `timestamptz` is of the years 1000 to 9999, or null."""
+    return all([text[0] in _FROM_1000 and text[4] == "-" and text[-1] == "Z" for text in texts if text])  # noqa: C419 - faster
 
 
 def timetz(text: str) -> str:

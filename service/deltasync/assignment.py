@@ -5,7 +5,7 @@ Holds the consumer, and is its `Owner`: the callbacks run inside `poll`, on the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
 
@@ -223,10 +223,11 @@ class Assignment:
         self._open(self._ownership.logs())
         self.rewind()
 
-    def rewind(self) -> None:
-        """Read all partitions again from where they were applied."""
+    def rewind(self, partitions: Collection[Partition] | None = None) -> None:
+        """Read these partitions, or all, again from where they were applied."""
         for partition, progress in self.progress().items():
-            self._consumer.reposition(partition, progress.next_offset)
+            if partitions is None or partition in partitions:
+                self._consumer.reposition(partition, progress.next_offset)
 
     def hold(self, partition: Partition) -> None:
         """Deliver nothing of a partition until it is read on; it keeps its state."""

@@ -18,7 +18,7 @@ from deltasync import progress as rule
 from deltasync.change import Op, Partition, Record
 from deltasync.debezium import envelope
 from deltasync.debezium.envelope import Envelopes
-from deltasync.debezium.rows import RowDecoder, joined
+from deltasync.debezium.rows import RowDecoder, Rows, joined
 from deltasync.errors import RecordError
 from deltasync.plan import TablePlan
 from deltasync.progress import Progress
@@ -41,6 +41,8 @@ class Bulk(NamedTuple):
     commits: frozenset[int]
 
 
+# The first of these of a key in a batch should find no row of it.
+_MAKING = frozenset({Op.CREATE, Op.READ})
 NOTHING = Bulk((), [], {}, frozenset())
 
 
@@ -159,18 +161,23 @@ def _behind_streamed(found: Envelopes, progress: Progress, committed_us: int) ->
 def _plan(found: Envelopes, decoder: RowDecoder) -> TablePlan:
     """Raises _NotPlainError where a row lacks a value, or does not fit."""
     newest = dict(zip(found.keys, range(len(found.keys)), strict=True))
+    first = dict(zip(reversed(found.keys), reversed(found.ops), strict=True))
     deleted = [key for key, place in newest.items() if found.ops[place] == Op.DELETE]
-    raws = [found.rows[place] for place in newest.values() if found.ops[place] != Op.DELETE]
+    fresh = [found.rows[at] for key, at in newest.items() if found.ops[at] != Op.DELETE and first[key] in _MAKING]
+    known = [found.rows[at] for key, at in newest.items() if found.ops[at] != Op.DELETE and first[key] not in _MAKING]
     try:
         deletes = decoder.keys(deleted) if deleted else None
-        upserts = decoder.rows(raws) if raws else None
+        upserts = [_whole(raws, decoder, fresh=raws is fresh) for raws in (fresh, known) if raws]
     except (RecordError, msgspec.MsgspecError, ValueError):
         raise _NotPlainError from None
-    if raws and upserts is None:
+    return TablePlan(decoder.table, truncate=False, deletes=deletes, upserts=upserts, updates=[], moves=[])
+
+
+def _whole(raws: Sequence[msgspec.Raw], decoder: RowDecoder, *, fresh: bool) -> Rows:
+    rows = decoder.rows(raws)
+    if rows is None:
         raise _NotPlainError
-    return TablePlan(
-        decoder.table, truncate=False, deletes=deletes, upserts=[upserts] if upserts else [], updates=[], moves=[]
-    )
+    return Rows(rows.columns, rows.values, fresh)
 
 
 def _merged(plans: Iterable[TablePlan]) -> list[TablePlan]:

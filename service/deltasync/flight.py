@@ -49,6 +49,8 @@ class Flight:
     def start(self, found: Bulk) -> None:
         """Begin to apply plain records; nothing else may be under way."""
         claims = {partition: self._assignment.claim(partition) for partition in found.to}
+        for rows in (rows for plan in found.plans for rows in plan.upserts):
+            rows.copy_text  # noqa: B018 - made here, since the thread that applies would have to share this one's time
         outcome = self._replica.start(Batch(claims, found.to, found.plans))
         self._batch = _Batch(found, claims, outcome, self._lifecycle.clock())
 

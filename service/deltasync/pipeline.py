@@ -121,8 +121,7 @@ class Pipeline:
         if self._flight.is_under_way and now - self._looked_at < _LOOK_EVERY_S:
             return
         self._looked_at = now
-        if not self._land():
-            return
+        self._land()
         is_reread = self._assignment.look_around()
         if is_reread or self._assignment.is_waiting() or self._following.may_be_approved(self._tables):
             self._read_tables()
@@ -138,13 +137,13 @@ class Pipeline:
         if others and self._fits_together:
             plain, others = {}, list(records)
         if others:
-            if not self._land():
+            if self._failed_before(records):
                 return
             self._one_by_one(others)
         found, others = bulk.read(plain, self._flight.progress(), self._tables)
         if others and self._fits_together:
             found, others = bulk.NOTHING, list(records)
-        if not self._land():
+        if self._failed_before(records):
             return
         self._one_by_one(others)
         if found.records:
@@ -152,15 +151,27 @@ class Pipeline:
         if len(records) < OVERLAP_FROM:
             self._land()
 
-    def _land(self) -> bool:
-        """Have the batch that is under way applied; False where it was not, so that what was polled since is void."""
+    def _failed_before(self, records: Sequence[Record]) -> bool:
+        """Land; true where the batch failed: of what was polled since, that of other partitions is applied then."""
+        void = self._land()
+        if void:
+            self._one_by_one([record for record in records if record.partition not in void])
+        return bool(void)
+
+    def _land(self) -> Collection[Partition]:
+        """Have the batch that is under way applied, record by record where one is to blame.
+
+        Returns the partitions of which what was polled since is void then: they are read again.
+        """
         to_blame = self._flight.land()
         if to_blame is None:
-            return True
-        self._polled = to_blame
+            return ()
+        polled, self._polled = self._polled, to_blame
         self._one_by_one(to_blame)
-        self._assignment.rewind()
-        return False
+        self._polled = polled
+        partitions = {record.partition for record in to_blame}
+        self._assignment.rewind(partitions)
+        return partitions
 
     def _end(self) -> None:
         self._land()

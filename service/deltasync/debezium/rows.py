@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import msgspec
 
 from deltasync.debezium.values import Codec, codec, is_ambiguous, markers
 from deltasync.errors import MisfitError, RecordError
+from deltasync.postgres.copy_text import copy_text
 from deltasync.postgres.types import type_key
 from deltasync.table import Column, Table
 
@@ -51,14 +52,23 @@ Row = dict[str, Text | Missing]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows column by column: `values[i]` holds the texts of `columns[i]`, all of the same length."""
+    """Rows column by column: `values[i]` holds the texts of `columns[i]`, all of the same length.
+
+    `fresh` says that none of them should be on the replica yet; a connector that repeats itself makes that wrong.
+    """
 
     columns: tuple[str, ...]
     values: list[list[Text]]
+    fresh: bool = False
 
     @property
     def count(self) -> int:
         return len(self.values[0]) if self.values else 0
+
+    @cached_property
+    def copy_text(self) -> bytes:
+        """The payload of `COPY … FROM STDIN`; made once."""
+        return copy_text(self.values)
 
     def only(self, columns: Sequence[str]) -> Rows:
         """The same rows with these columns alone, in this order."""
@@ -66,10 +76,10 @@ class Rows:
 
 
 def joined(parts: Iterable[Rows]) -> list[Rows]:
-    """The rows of all parts, those with the same columns together."""
-    alike: dict[frozenset[str], list[Rows]] = {}
+    """The rows of all parts, those with the same columns together, but fresh ones apart."""
+    alike: dict[tuple[frozenset[str], bool], list[Rows]] = {}
     for part in parts:
-        alike.setdefault(frozenset(part.columns), []).append(part)
+        alike.setdefault((frozenset(part.columns), part.fresh), []).append(part)
     return [_joined(found) for found in alike.values()]
 
 
@@ -78,7 +88,7 @@ def _joined(parts: Sequence[Rows]) -> Rows:
         return parts[0]
     columns = parts[0].columns
     ordered = [part.only(columns).values for part in parts]
-    return Rows(columns, [list(chain.from_iterable(column)) for column in zip(*ordered, strict=True)])
+    return Rows(columns, [list(chain.from_iterable(column)) for column in zip(*ordered, strict=True)], parts[0].fresh)
 
 
 class UnknownColumnError(Exception):
@@ -117,7 +127,7 @@ class RowDecoder:
         self.exact_keys = _ONE_ENCODING.issuperset(self._key_types)
         ambiguous = raw_text and any(is_ambiguous(column) for column in self.columns)
         self.is_plain = self.exact_keys and not table.is_keyless and not ambiguous
-        self._all = msgspec.json.Decoder(list[self._struct(self._names, lenient=False)])  # type: ignore[misc]
+        self._whole = msgspec.json.Decoder(self._struct(self._names, lenient=False))
         self._one = msgspec.json.Decoder(self._struct(self._names, lenient=True))
         self._keys = msgspec.json.Decoder(list[self._struct(table.primary_key, lenient=False)])  # type: ignore[misc]
 
@@ -170,7 +180,7 @@ class RowDecoder:
 
         Raises msgspec.ValidationError or ValueError where one lacks a column or does not fit: `row` says which and why.
         """
-        found = self._columns(self._names, self._all.decode(self._list(raws)))
+        found = self._columns(self._names, map(self._whole.decode, map(self._renamed, raws) if self._aliases else raws))
         for known, values in zip(self._codecs, found, strict=True):
             if known.unavailable is not None and known.unavailable in values:
                 return None
@@ -203,7 +213,7 @@ class RowDecoder:
             for column, known, value in zip(self.columns, self._codecs, values, strict=False)
         }
 
-    def _list(self, raws: Sequence[Json]) -> bytes:
+    def _list(self, raws: Sequence[bytes]) -> bytes:
         return b"[" + b",".join(map(self._renamed, raws) if self._aliases else raws) + b"]"
 
     def _renamed(self, raw: Json) -> Json:
@@ -226,7 +236,7 @@ class RowDecoder:
             raise self._misfit(f"{error} (column {column.name})") from None
 
     @staticmethod
-    def _columns(names: Sequence[str], structs: list[msgspec.Struct]) -> list[list[Any]]:
+    def _columns(names: Sequence[str], structs: Iterable[msgspec.Struct]) -> list[list[Any]]:
         columns = zip(*map(msgspec.structs.astuple, structs), strict=True)
         return [list(column) for column, _ in zip(columns, names, strict=False)]
 

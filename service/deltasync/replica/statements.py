@@ -73,6 +73,11 @@ def copy_into(stage: str) -> sql.Composed:
     return sql.SQL("COPY {} FROM STDIN").format(sql.Identifier("pg_temp", stage))
 
 
+def copy_rows(target: Table, columns: Sequence[str]) -> sql.Composed:
+    """Add rows to a table itself, in the text format."""
+    return sql.SQL("COPY {} ({}) FROM STDIN").format(quoted(target), listed(columns))
+
+
 def staged(stage: str) -> sql.Composed:
     """A temporary table as the source of rows."""
     return sql.SQL("{} AS s").format(sql.Identifier("pg_temp", stage))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ from deltasync.debezium.rows import Rows, joined
 from deltasync.errors import RecordError, ReferencedError, RowError
 from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
 from deltasync.postgres.catalog import describe_tables
-from deltasync.postgres.copy_text import copy_text
 from deltasync.replica import catalog, constraints, statements
 from deltasync.replica.constraints import NONE, Constraints, parents_first
 from deltasync.table import Column, Table, TableId
@@ -23,6 +23,15 @@ UNNEST_ROWS_MAX = 500
 # Temporary tables are emptied one by one at each COMMIT: more of them would cost more than making one anew.
 _STAGES_MAX = 64
 
+# Of rows that should be new, one was there; or the table takes no COPY: it has row security, or is a view.
+_NOT_COPIED = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.ExclusionViolation,
+    psycopg.errors.FeatureNotSupported,
+    psycopg.errors.WrongObjectType,
+)
+# What was copied in vain leaves as many dead rows: so many batches pass before it is tried again.
+_COPIES_AGAIN_AFTER = 50
 _WIDER = {"int2": ("int4", "int8", "numeric"), "int4": ("int8", "numeric"), "int8": ("numeric",), "float4": ("float8",)}
 _ANY_TEXT = frozenset({"text", "varchar"})
 # Without a length these hold one character, or bit.
@@ -73,6 +82,8 @@ class Writer:
         self._stages: dict[tuple[str, TableId, tuple[str, ...]], str] = {}
         self._filled: set[str] = set()  # in this transaction
         self._made = 0
+        self._written = 0  # batches
+        self._copies_from: dict[TableId, int] = {}
 
     def write_step(self, plans: Iterable[TablePlan]) -> int:
         """As `write`, in a transaction that has written before; where it fails, only this step is undone."""
@@ -93,6 +104,7 @@ class Writer:
         what the database refuses.
         """
         self._filled.clear()
+        self._written += 1
         return self._write(plans)
 
     def _write(self, plans: Iterable[TablePlan]) -> int:
@@ -198,7 +210,7 @@ class Writer:
         return self._replace(work)
 
     def _upsert(self, work: _Work) -> int:
-        written = sum(self._execute(statements.upsert, work.target, rows) for rows in work.upserts)
+        written = sum(self._write_whole(work.target, rows) for rows in work.upserts)
         for rows in work.updates:
             found = self._execute(statements.update, work.target, rows)
             if found != rows.count:
@@ -206,9 +218,23 @@ class Writer:
             written += found
         return written
 
+    def _write_whole(self, target: Table, rows: Rows) -> int:
+        """Upsert rows. Where none of them should be there they are first only copied, which costs half."""
+        if not rows.fresh or rows.count <= UNNEST_ROWS_MAX or self._written < self._copies_from.get(target.id, 0):
+            return self._execute(statements.upsert, target, rows)
+        copy = statements.copy_rows(target, rows.columns)
+        self._tell(copy, rows.values)
+        try:
+            with self._connection.transaction():
+                return self._copy(copy, rows)
+        except _NOT_COPIED:
+            self._copies_from[target.id] = self._written + _COPIES_AGAIN_AFTER
+        return self._execute(statements.upsert, target, rows)
+
     def _replace(self, work: _Work) -> int:
         """Write rows among which a unique value moves: whole, after those that are there under their keys are gone."""
-        groups = joined([*work.upserts, *(self._completed(work.target, rows) for rows in work.updates)])
+        known = [dataclasses.replace(rows, fresh=False) for rows in work.upserts]
+        groups = joined([*known, *(self._completed(work.target, rows) for rows in work.updates)])
         if work.truncate:
             self._execute(statements.delete_others, work.target, _keys(work))
         if work.deletes is not None:
@@ -239,9 +265,14 @@ class Writer:
         stage = self._stage(statement, target, rows.columns)
         fill = statements.copy_into(stage)
         self._tell(fill, rows.values)
-        with self._connection.cursor() as cursor, cursor.copy(fill) as copy:
-            copy.write(copy_text(rows.values))
+        self._copy(fill, rows)
         return self._run(statement(target, rows.columns, statements.staged(stage))).rowcount
+
+    def _copy(self, query: sql.Composed, rows: Rows) -> int:
+        with self._connection.cursor() as cursor:
+            with cursor.copy(query) as copy:
+                copy.write(rows.copy_text)
+            return cursor.rowcount
 
     def _run(
         self, query: sql.SQL | sql.Composed, parameters: Sequence[Sequence[str | None]] = ()

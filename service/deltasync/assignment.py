@@ -44,6 +44,8 @@ class Assignment:
         self._metrics = metrics
         self._clock = clock
         self._ownership = Ownership()
+        # Waits for what is under way on the replica, so that who gets a partition finds all of it in the ledger.
+        self.settle: Callable[[], None] = lambda: None
         self._audited = 0
         self._heard_at = 0.0
         self._rechecked_at = 0.0
@@ -131,6 +133,8 @@ class Assignment:
     def on_revoke(self, partitions: Iterable[Partition], *, lost: bool) -> None:
         """Forget partitions; a batch that covers one is fenced if its new owner was faster."""
         revoked = list(partitions)
+        if not lost:
+            self.settle()
         self._ownership.revoked(revoked)
         for partition in revoked:
             self._metrics.forget(self._group, partition)

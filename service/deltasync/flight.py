@@ -26,7 +26,7 @@ class _Batch(NamedTuple):
 
 
 class Flight:
-    """At most one batch on its way. While it is, the replica's session is its own: `land` before anything else."""
+    """At most one batch on its way."""
 
     def __init__(self, assignment: Assignment, replica: Replica, lifecycle: Lifecycle, applied: Applied) -> None:
         self._assignment = assignment
@@ -77,11 +77,10 @@ class Flight:
         return None
 
     def wait(self) -> None:
-        """Return when nothing is under way, whatever became of it."""
+        """Return when the replica has done with the batch, whatever became of it; it still has to `land`."""
         if self._batch is not None:
             with suppress(Exception):
                 self._batch.outcome()
-            self._batch = None
 
     def _is_claimed(self, partition: Partition) -> bool:
         """False where the partition was taken away meanwhile, or opened anew."""

@@ -66,6 +66,7 @@ class Pipeline:
         self._assignment = Assignment(settings.group, consumer, replica, metrics, lifecycle.clock)
         self._following = Following(settings.topic_prefix, self._assignment, replica, lifecycle)
         self._flight = Flight(self._assignment, replica, lifecycle, self._flown)
+        self._assignment.settle = self._flight.wait
         self._control = frozenset(table.topic(settings.topic_prefix) for table in CONTROL_TABLES)
         self._tables = self._known_as({})
         self._polled: Sequence[Record] = ()

@@ -166,7 +166,7 @@ class Replica(Protocol):
     def start(self, batch: Batch) -> Callable[[], int]:
         """Begin to apply a batch; the function that is returned waits for it, and returns or raises what `apply` does.
 
-        Until then nothing else may be asked of the session but `cancel`.
+        All else that is asked of the session meanwhile, but `cancel`, waits for it, too.
         """
 
     def carry_out(self, due: Due, claims: Mapping[Partition, Claim], logs: Logs) -> bool:

@@ -6,8 +6,9 @@ Rows stay raw bytes here: compaction throws most of them away before they would 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from operator import methodcaller
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -19,7 +20,8 @@ from deltasync.table import TableId
 # so a column that is called "schema" cannot be taken for it.
 _KEY_WITH_SCHEMA = b'{"schema":{'
 _CONNECTOR = "postgresql"
-_INCREMENTAL = "incremental"
+# Debezium's marks of streamed changes, and of an initial snapshot's reads.
+_SNAPSHOTS = ("false", "true", "first", "first_in_data_collection", "last_in_data_collection", "last")
 _PASSED_OVER = frozenset({"m"})
 _NULL_JSON = b"null"
 # What the decoder raises for bytes that are not JSON, not UTF-8, or nested to exhaust the stack.
@@ -78,13 +80,31 @@ class _Plain(msgspec.Struct, gc=False):
     """The envelope of a change of a row, as far as those need it of whom there are many."""
 
     op: str
-    source: _Source
+    source: Any
     after: msgspec.Raw = msgspec.Raw(_NULL_JSON)
+
+
+@lru_cache(maxsize=1000)
+def _plain(table: TableId) -> msgspec.json.Decoder[_Plain]:
+    """The decoder of envelopes of one table: any other's do not fit it. Half of decoding would be making names."""
+    source = msgspec.defstruct(
+        "Source",
+        [
+            ("connector", Literal[_CONNECTOR]),
+            ("schema", Literal[table.schema]),
+            ("table", Literal[table.name]),
+            ("ts_us", Annotated[int, msgspec.Meta(ge=0, lt=_COMMITTED_US_END)]),
+            ("sequence", str),
+            ("snapshot", Literal[_SNAPSHOTS] | None, None),
+        ],
+        gc=False,
+    )
+    plain = msgspec.defstruct("Plain", [("source", source)], bases=(_Plain,), gc=False)
+    return msgspec.json.Decoder(plain)
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _origin = msgspec.json.Decoder(_Origin)
-_plain = msgspec.json.Decoder(_Plain)
 _with_schema = msgspec.json.Decoder(_WithSchema)
 _sequence = msgspec.json.Decoder(tuple[str | None, str | None])
 _Number = Annotated[int, msgspec.Meta(ge=-_INT64_MAX, le=_INT64_MAX)]
@@ -137,23 +157,24 @@ class Envelopes(NamedTuple):
 def decode_all(records: Sequence[Record]) -> Envelopes | None:
     """The envelopes of many records at once; None where one of them is not like the others, or cannot be read."""
     try:
-        found = list(map(_plain.decode, _payloads([record.value for record in records])))
+        values = _payloads([record.value for record in records])
+        first = _envelope.decode(values[0]).source
+        if first is None:
+            return None
+        table = TableId(first.schema, first.table)
+        found = list(map(_plain(table).decode, values))
         keys = _payloads([record.key for record in records])
         ops = [one.op for one in found]
         reads = ops.count(Op.READ)
-        sequences = ",".join([one.source.sequence for one in found])  # type: ignore[misc]  # else TypeError
+        sources = [one.source for one in found]
+        sequences = ",".join([source.sequence for source in sources])
         positions = (_read_positions if reads else _positions).decode(f"[{sequences}]")
     except (TypeError, *_UNREADABLE):
         return None
-    sources = [one.source for one in found]
-    kinds = {(source.connector, source.schema, source.table, source.snapshot == _INCREMENTAL) for source in sources}
-    connector, schema, table, incremental = kinds.pop()
-    if kinds or connector != _CONNECTOR or incremental or not _STREAMED.issuperset(ops[reads:]):
+    if not _STREAMED.issuperset(ops[reads:]):
         return None
     committed_us = [source.ts_us for source in sources]
-    if min(committed_us) < 0 or max(committed_us) >= _COMMITTED_US_END:
-        return None
-    return Envelopes(TableId(schema, table), reads, ops, keys, [one.after for one in found], positions, committed_us)
+    return Envelopes(table, reads, ops, keys, [one.after for one in found], positions, committed_us)
 
 
 def _payloads(values: list[bytes | None]) -> list[bytes]:

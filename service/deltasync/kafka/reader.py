@@ -60,7 +60,7 @@ class Reader:
         for message in messages:
             partition, error = Partition(message.topic() or "", message.partition() or 0), message.error()
             if error is None:
-                found.append(to_record(partition, message, converter=self._raw_text))
+                found.append(to_record(partition, message, self._raw_text))
                 self._reached[partition] = found[-1].offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
                 self._reached[partition] = max(self._reached[partition], message.offset() or 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import psycopg
 import sqlalchemy as sa
@@ -39,6 +40,7 @@ class Replica:
         self._connection: sa.Connection | None = None
         self._writer: Writer | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._lock = Lock()  # one transaction at a time, whichever thread's
 
     def open(self, ids: Mapping[Partition, str]) -> dict[Partition, Progress | GapError | SourceError]:
         """How far these partitions were applied (see `ledger.open_partitions`)."""
@@ -191,6 +193,10 @@ class Replica:
             raise
 
     def _begin(self) -> _Transaction:
+        return _Transaction(self, self._lock)
+
+    def connected(self) -> sa.Connection:
+        """The session's connection, opened where there is none. Raises what `open_replica` does, and StandbyError."""
         if self._connection is None:
             self._connection = open_replica(self._settings, name="run")
             if self._settings.consistency == "transaction":
@@ -200,7 +206,7 @@ class Replica:
             if not ordered:
                 take_replica_role(driver(self._connection))
             self._writer = Writer(driver(self._connection), ordered=ordered)
-        return _Transaction(self, self._connection)
+        return self._connection
 
 
 def _is_next(table: SourceTable, due: Due) -> bool:
@@ -255,16 +261,28 @@ def take_replica_role(connection: psycopg.Connection) -> None:
 class _Transaction:
     """A transaction of the session, which ends with its connection where anything but the fence failed."""
 
-    def __init__(self, replica: Replica, connection: sa.Connection) -> None:
+    def __init__(self, replica: Replica, lock: Lock) -> None:
         self._replica = replica
-        self._connection = connection
+        self._lock = lock
         self._transaction: sa.Transaction | None = None
 
     def __enter__(self) -> sa.Connection:
-        self._transaction = self._connection.begin()
-        return self._connection
+        self._lock.acquire()
+        try:
+            connection = self._replica.connected()
+            self._transaction = connection.begin()
+        except BaseException:
+            self._lock.release()
+            raise
+        return connection
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self._end(kind)
+        finally:
+            self._lock.release()
+
+    def _end(self, kind: type[BaseException] | None) -> None:
         try:
             if self._transaction is not None and kind is None:
                 self._transaction.commit()

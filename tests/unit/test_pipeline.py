@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 from tests.unit.make import PLACEHOLDER, column, compact_json, described, envelope
 
+from deltasync import pipeline as pipeline_module
 from deltasync.change import Partition, Record
 from deltasync.kafka.memory import Broker, Consumer
 from deltasync.lifecycle import Lifecycle
@@ -17,7 +18,8 @@ from deltasync.pipeline import Pipeline
 from deltasync.replica.memory import Database, Replica
 from deltasync.replica.memory_evolve import names
 from deltasync.replica.memory_table import Foreign, MemoryTable, OperationalError
-from deltasync.settings import Settings
+from deltasync.settings import Batch, Settings
+from deltasync.settings import Replica as ReplicaSettings
 from deltasync.table import Table
 
 PARENT = Table("shop", "p", (column("id", "int8", "bigint", not_null=True),), ("id",))
@@ -33,16 +35,18 @@ SETTINGS = Settings.model_validate(
 class World:
     """One worker that reads `HERE`, and goes on as long as somebody steps."""
 
-    def __init__(self, *tables: Table) -> None:
-        self.now = 0.0
+    def __init__(self, *tables: Table, ordered: bool = True) -> None:
+        self.now, self.made = 0.0, 10
         self.broker, self.database = Broker(), Database()
         self.fails = False
         for table in tables:
             self.database.tables[table.id] = MemoryTable(table)
             self.database.source_tables[table.id] = described(table)
         self.consumer = Consumer(self.broker, "p", "p", self._wait)
-        session = Replica(self.database, self._at, ordered=True)
-        self.pipeline = Pipeline(SETTINGS, self.consumer, session, Metrics(), Lifecycle(lambda: self.now))
+        session = Replica(self.database, self._at, ordered=ordered)
+        some = {"replica": ReplicaSettings(), "batch": Batch(rows_max=20)}
+        settings = SETTINGS if ordered else SETTINGS.model_copy(update=some)
+        self.pipeline = Pipeline(settings, self.consumer, session, Metrics(), Lifecycle(lambda: self.now))
 
     def _wait(self, seconds: float) -> None:
         self.now += seconds
@@ -52,8 +56,11 @@ class World:
             self.fails = False
             raise OperationalError("57P01")
 
-    def insert(self, **row: int) -> None:
-        self.broker.produce(HERE, compact_json({"id": row["id"]}), compact_json(envelope("c", {**row}, table="c")))
+    def insert(self, table: Table = CHILD, **row: int) -> None:
+        self.made += 1
+        value = envelope("c", {**row}, table=table.name, sequence=f'["10","{self.made}"]')
+        partition = Partition(f"p.shop.{table.name}", 0)
+        self.broker.produce(partition, compact_json({"id": row["id"]}), compact_json(value))
 
     def step(self) -> None:
         self.pipeline.step()
@@ -109,6 +116,29 @@ def test_a_replica_that_lost_a_column(*, is_assigned_anew: bool) -> None:
         world.step()
 
     assert world.database.tables[CHILD.id].rows.keys() == {("1",), ("2",)}
+
+
+@pytest.mark.parametrize("is_to_blame", [True, False])
+def test_a_batch_that_fails_in_the_background(monkeypatch: pytest.MonkeyPatch, *, is_to_blame: bool) -> None:
+    """It is applied record by record, or again; what was read behind it is read again, and other partitions go on."""
+    monkeypatch.setattr(pipeline_module, "OVERLAP_FROM", 1)
+    world = World(PARENT, CHILD, ordered=False)
+    world.pipeline.start()
+    world.step()
+    for n in range(60):
+        world.insert(id=n, p=1)
+    if is_to_blame:
+        world.database.tables[CHILD.id] = MemoryTable(CHILD, refused=frozenset({("id", "3")}))
+    world.fails = not is_to_blame
+    world.step()
+    for n in range(10):
+        world.insert(PARENT, id=n)
+    for _ in range(20):
+        world.step()
+
+    kept = {(str(n),) for n in range(60)}
+    assert world.database.tables[PARENT.id].rows.keys() == {(str(n),) for n in range(10)}
+    assert world.database.tables[CHILD.id].rows.keys() == kept - ({("3",)} if is_to_blame else set())
 
 
 def _describe(database: Database, table: Table) -> None:

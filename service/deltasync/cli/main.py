@@ -35,6 +35,7 @@ _COMMANDS = (
     "resync",
     "snapshot",
     "recover",
+    "bootstrap",
     "settings",
     "demo",
 )

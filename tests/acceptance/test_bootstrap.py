@@ -9,17 +9,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from tests.acceptance.load import SCHEMA, TABLES, Load
+from tests.acceptance.test_transactions import SCHEMA as MONEY
+from tests.acceptance.test_transactions import SUM, Trade
+from tests.acceptance.test_transactions import TABLES as GOODS
 from tests.flow import Flow, until
 
-from deltasync.bootstrap import parts
+from deltasync.bootstrap import handover, parts
 from deltasync.bootstrap.run import Job, bootstrap
+from deltasync.change import Partition
 from deltasync.errors import RefusedError
 from deltasync.replica.setup import setup as replica_setup
 from deltasync.source.setup import setup as source_setup
+from deltasync.table import TableId
 
 # What a later snapshot holds and the stream brings again is not harmless here: values that do not travel, unique ones
 # that move, rows that nothing tells from each other.
@@ -69,6 +75,7 @@ GATE = """
     CREATE TRIGGER wait BEFORE INSERT ON shop.pile FOR EACH ROW EXECUTE FUNCTION public.wait();
     ALTER TABLE shop.pile ENABLE ALWAYS TRIGGER wait;
 """
+GATED = {"shop.part", "shop.pile"}
 SMALL_PARTS = "import deltasync.bootstrap.parts as p; p.PART_BYTES = 65536; from deltasync.cli.main import main; main()"
 STATES = "SELECT schema_name || '.' || table_name, state FROM deltasync.bootstrap"
 
@@ -131,7 +138,7 @@ def test_no_gap_and_nothing_twice(flow: Flow, monkeypatch: pytest.MonkeyPatch) -
     assert names(flow.source, indexes) - names(flow.replica, indexes) == set()
     constraints = "SELECT conname FROM pg_constraint WHERE conname IN ('code_once', 'n_small', 'of_part')"
     assert names(flow.replica, constraints) == {"code_once", "n_small", "of_part"}
-    assert flow.replica.execute("SELECT bool_and(complete) FROM deltasync.source_table").fetchone() == (True,)
+    assert is_complete(flow)
     assert flow.replica.execute("SELECT count(*) FROM deltasync.bootstrap").fetchone() == (0,)
     url = worker.events("monitor answers")[-1]["url"]
     flow.env["DELTASYNC_MONITOR_URL"] = url
@@ -140,26 +147,108 @@ def test_no_gap_and_nothing_twice(flow: Flow, monkeypatch: pytest.MonkeyPatch) -
         bootstrap(flow.settings, Job())
 
 
-def test_it_is_killed_in_the_middle(flow: Flow) -> None:
-    """Tables that were whole stay, others begin again in a later snapshot, whose changes the stream brings, too."""
+def begun_whole(flow: Flow) -> bool:
+    """Whether all tables could be read in one snapshot; where one could not, it is all begun anew."""
+    anew = flow.replica.execute("SELECT FROM deltasync.bootstrap").rowcount > 0
+    try:
+        bootstrap(flow.settings, Job(jobs=2, anew=anew))
+    except RefusedError as error:
+        if "cannot be of the same moment" in error.what:
+            return False
+        raise
+    return True
+
+
+def test_whole_transactions(flow: Flow) -> None:
+    """From the first commit of the applier on no money is missing, nor there twice."""
+    flow.settings = flow.settings.model_copy(update={"consistency": "transaction"})
+    flow.env["DELTASYNC_CONSISTENCY"] = "transaction"
+    flow.source.execute(MONEY)
+    source_setup(flow.settings)
+    replica_setup(flow.settings)
+    with Trade(flow, 3) as trade:
+        until(lambda: trade.transactions > 20, "money moves")
+        until(lambda: begun_whole(flow), "no table was emptied before it was read")
+        sums = names(flow.replica, SUM)
+        flow.start_worker()
+        seen = trade.transactions
+        while trade.transactions < seen + 300:
+            sums |= names(flow.replica, SUM)
+    flow.wait_equal(*GOODS)
+    assert sums == names(flow.source, SUM)
+
+
+@contextmanager
+def killed(flow: Flow) -> Iterator[None]:
+    """The command was killed when two tables were not whole yet; others write to the source until the block ends."""
     set_up(flow)
     flow.replica.execute(GATE)
-    gated = {"shop.part", "shop.pile"}
     with Load(flow, 12), psycopg.connect(flow.pipeline.replica_admin, autocommit=True) as gate:
         gate.execute("SELECT pg_advisory_lock(42)")
         with started(flow) as command:
-            until(lambda: set(ALL) - done(flow) <= gated or command.poll() is not None, "other tables are loaded")
+            until(lambda: set(ALL) - done(flow) <= GATED or command.poll() is not None, "other tables are loaded")
             assert command.poll() is None, (flow.folder / "said").read_text()
             change(flow, 0)
-        assert set(ALL) - done(flow) == gated
+        assert set(ALL) - done(flow) == GATED
         change(flow, 1)
         gate.execute("SELECT pg_advisory_unlock(42)")
-        counts = {id_: flow.replica.execute(f"SELECT count(*) FROM {id_}").fetchone() for id_ in TABLES}
+        yield
+
+
+def counts(flow: Flow) -> list[tuple[int]]:
+    return [row for id_ in TABLES for row in flow.replica.execute(f"SELECT count(*) FROM {id_}").fetchall()]
+
+
+def is_complete(flow: Flow) -> bool:
+    return flow.replica.execute("SELECT bool_and(complete) FROM deltasync.source_table").fetchone() == (True,)
+
+
+def test_it_is_killed_in_the_middle(flow: Flow) -> None:
+    """Tables that were whole stay, others begin again in a later snapshot, whose changes the stream brings, too."""
+    with killed(flow):
+        before = counts(flow)
         report = json.loads(flow.cli("bootstrap", "--json"))
-        assert {id_: flow.replica.execute(f"SELECT count(*) FROM {id_}").fetchone() for id_ in TABLES} == counts
+        assert counts(flow) == before
         assert (report["notes"], report["resync"]) == ([], [])
         change(flow, 2)
         worker = flow.start_worker()
     flow.wait_equal(*ALL)
     assert worker.blamed() == []
-    assert flow.replica.execute("SELECT bool_and(complete) FROM deltasync.source_table").fetchone() == (True,)
+    assert is_complete(flow)
+
+
+def test_a_worker_is_too_early(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It applied what tables held already that were read in a later snapshot: that is told, and they are read again."""
+    looked = handover._first_unseen
+
+    def late(*arguments: Any) -> dict[Partition, int]:  # noqa: ANN401 - handed on
+        until(lambda: flow.ledger().get("shop.part", (0, 0))[0], "the worker has applied something")
+        return looked(*arguments)
+
+    with killed(flow):
+        monkeypatch.setattr(handover, "_first_unseen", late)
+        flow.start_worker()
+        report = bootstrap(flow.settings, Job())
+        assert "shop.part" in report.resync
+        assert not is_complete(flow)
+        flow.cli("resync", *report.resync)
+    flow.wait_equal(*ALL)
+    assert is_complete(flow)
+
+
+def test_it_is_killed_at_the_end(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connector streams already: what is left is done by another call."""
+
+    def dies(*_arguments: object) -> list[TableId]:
+        raise KeyboardInterrupt
+
+    with killed(flow):
+        monkeypatch.setattr(handover, "step_over", dies)
+        with pytest.raises(KeyboardInterrupt):
+            bootstrap(flow.settings, Job())
+        monkeypatch.undo()
+        assert not is_complete(flow)
+        assert bootstrap(flow.settings, Job()).resync == ()
+        worker = flow.start_worker()
+    flow.wait_equal(*ALL)
+    assert (worker.blamed(), is_complete(flow)) == ([], True)

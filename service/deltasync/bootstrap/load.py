@@ -7,27 +7,23 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock
-from typing import TypeVar
 
 import psycopg
 from psycopg import sql
 
 from deltasync.bootstrap import origin, target
-from deltasync.bootstrap.origin import Origin
+from deltasync.bootstrap.origin import ChangedError, Origin, Reader
 from deltasync.bootstrap.parts import Part, Tally, parts
 from deltasync.bootstrap.target import State
 from deltasync.errors import DeltasyncError
 from deltasync.postgres.copy_binary import travels_in_binary
+from deltasync.postgres.copy_blocks import copy_blocks
 from deltasync.settings import Settings
 from deltasync.table import Table, TableId
 
-# A row is a message of its own from the server; so many bytes of them are handed on at once.
-_BLOCK_BYTES = 64 * 1024
 _TELL_S = 2.0
 _CANCEL_S = 0.5
 _MAJOR = 10_000
-
-T = TypeVar("T")
 
 
 class Load:
@@ -92,33 +88,48 @@ class Load:
         """One job: a part at a time; the last part of a table brings what is made behind its rows."""
         with target.filling(self._settings) as replica:
             self._sessions.append(replica)
-            while (id_ := self._taken(self._loaded)) is not None:
+            while (id_ := self._unfinished()) is not None:
                 self._finish(replica, id_)
             if self._source is not None and self._parts:
-                with origin.reading(self._settings, self._source.exported) as source:
-                    self._sessions.append(source)
+                with origin.readers(self._settings, self._source) as source:
+                    self._sessions += [source.source, source.now]
                     self._copy_all(source, replica, self._source.captured)
 
-    def _copy_all(
-        self, source: psycopg.Connection, replica: psycopg.Connection, tables: Mapping[TableId, Table]
-    ) -> None:
-        same_version = source.info.server_version // _MAJOR == replica.info.server_version // _MAJOR
-        while (part := self._taken(self._parts)) is not None:
+    def _copy_all(self, source: Reader, replica: psycopg.Connection, tables: Mapping[TableId, Table]) -> None:
+        versions = {session.info.server_version // _MAJOR for session in (source.source, replica)}
+        while (part := self._part()) is not None:
             table = tables[part.table]
-            rows = self._pipe(source, replica, part, table, binary=same_version and travels_in_binary(table))
-            with self._lock:
-                self.rows[part.table] += rows
-                self._bytes_done += part.bytes
-                self._parts_left[part.table] -= 1
-                is_last = not self._parts_left[part.table]
-            if is_last:
-                target.mark(replica, self._settings.pipeline, part.table, target.LOADED, self.rows[part.table])
-                replica.commit()
-                self._finish(replica, part.table)
+            try:
+                with source.reading(part.table):
+                    binary = len(versions) == 1 and travels_in_binary(table)
+                    rows = self._pipe(source.source, replica, part, table, binary=binary)
+            except ChangedError:
+                self._give_back(part.table)
+            else:
+                if self._is_last(part, rows):
+                    target.mark(replica, self._settings.pipeline, part.table, target.LOADED, self.rows[part.table])
+                    replica.commit()
+                    self._finish(replica, part.table)
 
-    def _taken(self, queue: deque[T]) -> T | None:
+    def _is_last(self, part: Part, rows: int) -> bool:
         with self._lock:
-            return queue.popleft() if queue and not self._ends else None
+            self.rows[part.table] += rows
+            self._bytes_done += part.bytes
+            self._parts_left[part.table] -= 1
+            return not self._parts_left[part.table]
+
+    def _give_back(self, table: TableId) -> None:
+        """Leave a table to a later snapshot: its parts are never all there."""
+        with self._lock:
+            self._parts = deque(part for part in self._parts if part.table != table)
+
+    def _part(self) -> Part | None:
+        with self._lock:
+            return self._parts.popleft() if self._parts and not self._ends else None
+
+    def _unfinished(self) -> TableId | None:
+        with self._lock:
+            return self._loaded.popleft() if self._loaded and not self._ends else None
 
     def _pipe(
         self, source: psycopg.Connection, replica: psycopg.Connection, part: Part, table: Table, *, binary: bool
@@ -128,17 +139,11 @@ class Load:
         columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.stored_columns)
         read = sql.SQL("COPY ({}) TO STDOUT {}").format(origin.select(part, table), how)
         write = sql.SQL("COPY {} ({}) FROM STDIN {}").format(sql.Identifier(*table.id), columns, how)
-        with replica.transaction(), source.cursor() as reader, replica.cursor() as writer:
-            with reader.copy(read) as rows, writer.copy(write) as into:
-                block, size = [], 0
-                for row in rows:
-                    block.append(row)
-                    size += len(row)
-                    if size >= _BLOCK_BYTES:
-                        into.write(b"".join(block))
-                        block, size = [], 0
-                        self._refuse_ended()
-                into.write(b"".join(block))
+        with replica.transaction(), replica.cursor() as writer:
+            with writer.copy(write) as into:
+                for block in copy_blocks(source, read):
+                    self._refuse_ended()
+                    into.write(block)
             return writer.rowcount
 
     def _finish(self, replica: psycopg.Connection, id_: TableId) -> None:

@@ -1,4 +1,4 @@
-"""The source as a slot begins: its tables locked against DDL, and a snapshot of all that is before the slot."""
+"""The source as a slot begins: a snapshot of all that is before it, and the tables as they are in that."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ from deltasync.table import SourceTable, Table, TableId
 # A row that a policy hides would be missing: rather an error. A load takes as long as it takes.
 _SESSION = {"row_security": "off", "idle_in_transaction_session_timeout": "0", "statement_timeout": "0"}
 _FAILOVER_SINCE = _TRANSACTION_TIMEOUT_SINCE = 170_000
-# So often tables may come or go between their locks and the slot.
-_TRIES = 5
 _ANNOUNCED = """
     SELECT DISTINCT ON (schema_name, table_name)
            schema_name, table_name, id, event, captured, complete, reason, description
@@ -39,6 +37,19 @@ _SIZES = """
                           UNION SELECT c.oid WHERE c.relkind = 'r') t
      WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p')
      GROUP BY 1, 2
+"""
+# A table's files and columns, those of its partitions, too: TRUNCATE gives it another file, and so does what writes its
+# rows anew. No function in it waits for a lock.
+_SHAPE = """
+    WITH RECURSIVE tree (oid) AS (
+      SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       WHERE (n.nspname, c.relname) = (%s, %s)
+       UNION ALL SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid)
+    SELECT c.oid, c.relfilenode::bigint, c.relname::text, 0 FROM tree JOIN pg_class c ON c.oid = tree.oid
+    UNION ALL
+    SELECT a.attrelid, a.attnum::bigint, a.attname::text || ' ' || a.atttypid, a.atttypmod
+      FROM tree JOIN pg_attribute a ON a.attrelid = tree.oid
+     WHERE a.attnum > 0 AND NOT a.attisdropped
 """
 _SET_UP = "Run deltasync source setup, then deltasync bootstrap again."
 
@@ -73,35 +84,55 @@ def opened(
 ) -> Iterator[Origin]:
     """Make a slot, and have the source in the snapshot with which it begins; a slot that is not `lasting` goes at once.
 
-    Until the block ends, DDL and TRUNCATE of the captured tables wait: a table that is rewritten or emptied after a
-    snapshot looks empty in it. Blocks until the transactions that write now are over. Raises RefusedError where the
-    tables are not what the schema log says, or no slot can be made, UnreachableError where it takes too long.
+    Blocks until the transactions that write now are over. Locks nothing. Raises RefusedError where the tables are not
+    what the schema log says, or no slot can be made, UnreachableError where it takes too long.
     """
-    for _ in range(_TRIES):
-        with _session(settings) as locks, _session(settings) as source:
-            before = _announced(locks, settings)
-            try:
-                locks.execute(_lock(_captured(before)))
-            except psycopg.errors.UndefinedTable:
-                continue
-            _refuse_unlike(locks, settings, _captured(before))
-            tell("making the slot; waiting for the transactions that write to the source now")
-            lsn = _begin(settings, source, slot, lasting=lasting, timeout_s=timeout_s)
-            now = _announced(source, settings)
-            if _captured(now) == _captured(before):
-                yield Origin(source, now, lsn, *_names(source))
-                return
-        if lasting:
-            drop_slot(settings, slot)
-    raise RefusedError("Tables of the source come and go all the time.", remedy="Choose a quieter moment.")
+    with _session(settings) as now:
+        _refuse_unlike(now, settings, _captured(_announced(now, settings)))
+    with _session(settings) as source:
+        tell("making the slot; waiting for the transactions that write to the source now")
+        lsn = _begin(settings, source, slot, lasting=lasting, timeout_s=timeout_s)
+        yield Origin(source, _announced(source, settings), lsn, *_names(source))
+
+
+class ChangedError(Exception):
+    """A table is not what the snapshot shows of it any more: its rows cannot be read there."""
+
+
+class Reader:
+    """Sessions that read rows of the snapshot. Between two blocks they have no locks: DDL waits for one at most."""
+
+    def __init__(self, origin: Origin, source: psycopg.Connection, now: psycopg.Connection) -> None:
+        self._origin, self.source, self.now = origin, source, now
+
+    @contextmanager
+    def reading(self, table: TableId) -> Iterator[None]:
+        """A block in which rows of a table are read. Raises ChangedError where those are not all of the snapshot's.
+
+        A table that was emptied or written anew since looks empty there, and a name may mean another column by now.
+        Nobody can change that between the first row that is read and the block's end.
+        """
+        _use(self.source, self._origin.exported)
+        try:
+            yield
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            self.source.rollback()
+            raise ChangedError from None
+        was, is_ = (set(session.execute(_SHAPE, table)) for session in (self.source, self.now))
+        self.source.rollback()
+        if not was <= is_:
+            raise ChangedError
 
 
 @contextmanager
-def reading(settings: Settings, exported: str) -> Iterator[psycopg.Connection]:
-    """Another session in the snapshot."""
-    with _session(settings) as source:
-        _use(source, exported)
-        yield source
+def readers(settings: Settings, origin: Origin) -> Iterator[Reader]:
+    """Sessions of one job."""
+    with _session(settings) as source, _session(settings) as now:
+        now.autocommit = True
+        try:
+            yield Reader(origin, source, now)
+        finally:
+            source.close()
 
 
 def select(part: Part, table: Table) -> sql.Composed:
@@ -151,12 +182,6 @@ def _announced(source: psycopg.Connection, settings: Settings) -> dict[TableId, 
 
 def _captured(tables: dict[TableId, SourceTable]) -> dict[TableId, Table]:
     return {id_: table.description for id_, table in tables.items() if table.captured and table.description}
-
-
-def _lock(tables: Collection[TableId]) -> sql.Composed:
-    """What COPY locks them by, too: only DDL and TRUNCATE wait."""
-    names = (sql.SQL("{}").format(sql.Identifier(*id_)) for id_ in sorted(tables))
-    return sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(names))
 
 
 def _refuse_unlike(source: psycopg.Connection, settings: Settings, captured: dict[TableId, Table]) -> None:

@@ -33,6 +33,9 @@ from deltasync.source.position import slot_state
 from deltasync.source.snapshot import template_variables
 from deltasync.table import TableId
 
+# So often a table may be emptied or changed between the begin of a slot and its own reading.
+_TRIES = 5
+
 
 @dataclass(frozen=True)
 class Job:
@@ -149,12 +152,31 @@ class _Run(NamedTuple):
         return wanted
 
     def load(self, states: Mapping[TableId, State]) -> list[str]:
-        """Bring the rows that are not there; returns what could not be made behind them."""
+        """Bring the rows that are not there; returns what could not be made behind them.
+
+        A table that was emptied or changed before it was read begins again in a later snapshot, as behind an
+        interruption.
+        """
+        notes = self._loaded(states, 0)
+        for attempt in range(1, _TRIES):
+            states = self.replica.states()
+            if all(state.state == DONE for state in states.values()):
+                return notes
+            notes += self._loaded(states, attempt)
+        raise RefusedError("Tables of the source are emptied or changed all the time.", remedy="Choose a quieter hour.")
+
+    def _loaded(self, states: Mapping[TableId, State], attempt: int) -> list[str]:
         settings, job, replica = self.settings, self.job, self.replica
         unfinished = {id_: state for id_, state in states.items() if state.state == LOADING}
         if states and not unfinished:
             return self._run(None, states)
-        slot = f"{settings.slot}_bootstrap"[:63] if states else settings.slot
+        if states and settings.consistency == "transaction":
+            raise RefusedError(
+                f"The rows of {', '.join(map(str, unfinished))} cannot be of the same moment as those of other tables "
+                'any more, and with consistency = "transaction" they have to be.',
+                remedy=ANEW,
+            )
+        slot = f"{settings.slot}_{attempt}_load"[-63:] if states else settings.slot
         with origin.opened(settings, slot, lasting=not states, timeout_s=job.timeout_s, tell=job.tell) as source:
             if states:
                 replica.go_on(source, unfinished)

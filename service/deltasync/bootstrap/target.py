@@ -103,7 +103,7 @@ class Target:
             captured = origin.captured
             catalog.refuse_shared(self._connection, self._settings.pipeline, captured)
             for table in captured.values():
-                self._fit(table)
+                self._fit(table, "Make it fit, or drop it here: it is made as it is on the source.")
             self._refuse_filled(captured)
             statements = self._lay_aside(captured)
             for one in carried:
@@ -115,15 +115,20 @@ class Target:
     def go_on(self, origin: Origin, unfinished: Mapping[TableId, State]) -> None:
         """Empty the tables whose rows were not all there; they are filled from a later snapshot. One transaction.
 
-        Raises RefusedError where they are not on the source any more as they were.
+        They follow what became of them on the source, if that can be: else RefusedError.
         """
         with self._replica.begin():
-            known = catalog.load(self._replica, self._settings.pipeline)
-            for id_ in unfinished:
-                table, old = origin.captured.get(id_), known[id_].description if id_ in known else None
-                if table is None or old is None or table.primary_key != old.primary_key or self._unlike(table):
-                    raise RefusedError(f"The table {id_} on the source is not what it was.", remedy=ANEW)
+            for id_, state in unfinished.items():
+                table = origin.captured.get(id_)
+                if table is None:
+                    raise RefusedError(f"The table {id_} is not captured on the source any more.", remedy=ANEW)
                 self._empty(id_)
+                keys = [one for one in state.statements if one.kind == "p"]
+                for one in keys:
+                    made(self._connection, one)
+                self._fit(table, remedy=ANEW)
+                for one in keys:
+                    definitions.drop(self._connection, one)
                 changed = {"lsn": origin.lsn, "snapshot": origin.snapshot, "rows": 0}
                 self._replica.execute(sa.update(bootstrap).where(*self._is(id_)).values(changed))
             catalog.store(self._replica, self._settings.pipeline, {id_: owed(origin, id_) for id_ in unfinished})
@@ -164,7 +169,7 @@ class Target:
             known = catalog.load(self._replica, self._settings.pipeline)
         return {id_: table.log_id for id_, table in known.items() if table.captured}
 
-    def _fit(self, table: Table) -> None:
+    def _fit(self, table: Table, remedy: str) -> None:
         """Make the table, or add what it lacks. Raises RefusedError where it cannot take the rows."""
         try:
             with self._connection.transaction():
@@ -174,15 +179,12 @@ class Target:
         if why is not None:
             raise RefusedError(
                 f"The replica's table {table.id} does not fit the source's: {why}.",
-                remedy="Make it fit, or drop it here: it is made as it is on the source.",
+                remedy=remedy,
             )
 
     def _unlike(self, table: Table) -> str | None:
-        """Why the replica's table cannot take the rows; its key may be laid aside."""
-        known = describe_table(self._connection, table.id)
-        if known is None:
-            return "it is not there"
-        error = misfit(table, known if known.primary_key else replace(known, primary_key=table.primary_key))
+        """Why the replica's table cannot take the rows."""
+        error = misfit(table, describe_table(self._connection, table.id) or table)
         return None if error is None else error.what.removesuffix(".")
 
     def _refuse_filled(self, tables: Iterable[TableId]) -> None:

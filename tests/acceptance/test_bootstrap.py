@@ -219,14 +219,14 @@ def test_it_is_killed_in_the_middle(flow: Flow) -> None:
 
 def test_a_worker_is_too_early(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     """It applied what tables held already that were read in a later snapshot: that is told, and they are read again."""
-    looked = handover._first_unseen
+    looked = handover.first_unseen
 
     def late(*arguments: Any) -> dict[Partition, int]:  # noqa: ANN401 - handed on
         until(lambda: flow.ledger().get("shop.part", (0, 0))[0], "the worker has applied something")
         return looked(*arguments)
 
     with killed(flow):
-        monkeypatch.setattr(handover, "_first_unseen", late)
+        monkeypatch.setattr(handover, "first_unseen", late)
         flow.start_worker()
         report = bootstrap(flow.settings, Job())
         assert "shop.part" in report.resync

@@ -24,11 +24,12 @@ from deltasync.source.setup import setup as source_setup
 SCHEMA = """
     CREATE SCHEMA shop;
     CREATE TABLE shop.large (id int PRIMARY KEY, code text UNIQUE, big text);
-    CREATE TABLE shop.small (id int PRIMARY KEY, large int REFERENCES shop.large, CHECK (id < 1000));
+    CREATE TABLE shop.small (id int PRIMARY KEY, large int REFERENCES shop.large, wide text, CHECK (id < 1000));
+    ALTER TABLE shop.small ALTER wide SET STORAGE EXTERNAL;
     CREATE FUNCTION shop.half(n int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT n / 2';
     CREATE INDEX by_half ON shop.small (shop.half(id));
     INSERT INTO shop.large SELECT n, n, repeat('x', 500) FROM generate_series(1, 1000) n;
-    INSERT INTO shop.small SELECT n, n FROM generate_series(1, 10) n;
+    INSERT INTO shop.small SELECT n, n, repeat('w', 3000) FROM generate_series(1, 10) n;
 """
 TABLES = ("shop.large", "shop.small")
 # Of the replica alone; it was there before the rows.
@@ -109,7 +110,10 @@ def test_what_is_in_its_way(flow: Flow) -> None:
 def test_topics_hold_records_already(flow: Flow) -> None:
     """Those are not applied, applied before or not; nor does the connector go on where an earlier one was."""
     set_up(flow)
-    report = bootstrap(flow.settings, Job(jobs=2))
+    source = flow.settings.source.model_copy(update={"failover": True})
+    report = bootstrap(flow.settings.model_copy(update={"source": source}), Job(jobs=2))
+    failover = "SELECT failover FROM pg_replication_slots WHERE slot_name = %s"
+    assert flow.source.execute(failover, [flow.settings.slot]).fetchone() == (True,)
     assert [(one.table, one.rows) for one in report.tables] == [("shop.large", 1000), ("shop.small", 10)]
     assert [note.split(":")[0] for note in report.notes] == ["by_half of shop.small is not made on the replica"]
     assert indexes(flow) == MADE
@@ -162,7 +166,7 @@ def test_tables_change_meanwhile(flow: Flow) -> None:
         flow.source.execute("ALTER TABLE shop.small ADD more int DEFAULT 5; UPDATE shop.small SET large = 4")
     assert command.returncode == 0
     worker = flow.start_worker()
-    flow.source.execute("INSERT INTO shop.small VALUES (7, 7, 7); INSERT INTO shop.large VALUES (2000)")
+    flow.source.execute("INSERT INTO shop.small VALUES (7, 7, 'w', 7); INSERT INTO shop.large VALUES (2000)")
     flow.wait_equal(*TABLES)
     assert worker.blamed() == []
     assert flow.replica.execute("SELECT bool_and(complete) FROM deltasync.source_table").fetchone() == (True,)
@@ -182,6 +186,9 @@ def test_it_ends_early(flow: Flow) -> None:
     assert before is not None
     flow.source.execute("ALTER TABLE shop.large ADD more int; DROP TABLE shop.small")
     assert "shop.small is not captured on the source any more" in flow.cli("bootstrap", code=1)
+    advance = "SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())"
+    flow.source.execute(advance, [flow.settings.slot])
+    assert "was read by somebody" in flow.cli("bootstrap", code=1)
     flow.cli("bootstrap", "--anew")
     after = slot_state(flow.source, flow.settings.slot)
     assert after is not None

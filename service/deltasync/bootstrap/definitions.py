@@ -26,7 +26,7 @@ _FOUND = """
        AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = o.conindid AND i.indrelid = c.oid
                                                 AND i.indisreplident AND c.relreplident = 'i')
     UNION ALL
-    SELECT n.nspname, c.relname, 'i', x.relname, pg_get_indexdef(i.indexrelid),
+    SELECT n.nspname, c.relname, 'i', x.relname, replace(pg_get_indexdef(i.indexrelid), ' ON ONLY ', ' ON '),
            format('DROP INDEX %%s', i.indexrelid::regclass)
       FROM pg_index i
       JOIN pg_class x ON x.oid = i.indexrelid

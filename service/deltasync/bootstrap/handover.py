@@ -78,7 +78,7 @@ def _advance(settings: Settings, topic: str, logs: Mapping[Partition, Log], snap
         with replica.begin():
             claims = ledger.read(replica, settings.pipeline)
         first = {partition: begin(claims.get(partition), log).next_offset for partition, log in logs.items()}
-        found = _first_unseen(settings, logs, first, snapshot)
+        found = first_unseen(settings, logs, first, snapshot)
         with replica.begin():
             if _is_touched(replica, settings, topic, first):
                 return False
@@ -97,7 +97,7 @@ def _is_touched(replica: sa.Connection, settings: Settings, topic: str, first: M
     )
 
 
-def _first_unseen(
+def first_unseen(
     settings: Settings, logs: Mapping[Partition, Log], first: Mapping[Partition, int], snapshot: Snapshot
 ) -> dict[Partition, int]:
     """The first record of each partition, from an offset on, that a snapshot does not hold, or its end."""

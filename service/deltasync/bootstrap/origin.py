@@ -92,7 +92,13 @@ def opened(
     with _session(settings) as source:
         tell("making the slot; waiting for the transactions that write to the source now")
         lsn = _begin(settings, source, slot, lasting=lasting, timeout_s=timeout_s)
-        yield Origin(source, _announced(source, settings), lsn, *_names(source))
+        try:
+            found = Origin(source, _announced(source, settings), lsn, *_names(source))
+        except BaseException:
+            if lasting:
+                drop_slot(settings, slot)
+            raise
+        yield found
 
 
 class ChangedError(Exception):

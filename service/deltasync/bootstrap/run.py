@@ -140,7 +140,7 @@ class _Run(NamedTuple):
         name = self.settings.slot
         with connect(self.settings.source.conninfo() or "", name="bootstrap", autocommit=True) as source:
             slot = slot_state(source, name)
-        if slot is None or slot.wal_status == "lost" or slot.confirmed_flush_lsn != slot_lsn:
+        if slot is None or not slot.is_unread or slot.confirmed_flush_lsn != slot_lsn:
             what = "is not there any more" if slot is None else "has lost what it held, or was read by somebody"
             raise RefusedError(f"The slot {name} of the load that was interrupted {what}.", remedy=ANEW)
 

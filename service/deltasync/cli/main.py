@@ -88,6 +88,7 @@ def root(
     """Options before the command."""
     if context.invoked_subcommand != "run":
         stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news on a command line
+        logs.off_standard_output()
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ _IS_THERE = """
 class Definition(msgspec.Struct, frozen=True):
     """An index (`i`) or a constraint (pg_constraint.contype) of a table, and the statements that make and drop it.
 
-    One of the source's own (`wanted` is false) is left out where the replica cannot have it.
+    The source's own are not `wanted`: a load that is given up does not leave them behind.
     """
 
     table: TableId

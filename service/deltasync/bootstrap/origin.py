@@ -22,7 +22,12 @@ from deltasync.source.teardown import wait_free
 from deltasync.table import SourceTable, Table, TableId
 
 # A row that a policy hides would be missing: rather an error. A load takes as long as it takes.
-_SESSION = {"row_security": "off", "idle_in_transaction_session_timeout": "0", "statement_timeout": "0"}
+_SESSION = {
+    "row_security": "off",
+    "idle_in_transaction_session_timeout": "0",
+    "statement_timeout": "0",
+    "lock_timeout": "300s",
+}
 _FAILOVER_SINCE = _TRANSACTION_TIMEOUT_SINCE = 170_000
 _ANNOUNCED = """
     SELECT DISTINCT ON (schema_name, table_name)

@@ -39,6 +39,7 @@ _SESSION = {
     "synchronous_commit": "off",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "lock_timeout": "300s",
     # Of each job; PostgreSQL's default of 64 MB sorts a large index in many more runs.
     "maintenance_work_mem": "256MB",
 }
@@ -289,14 +290,14 @@ def mark(replica: psycopg.Connection, pipeline: str, id_: TableId, state: str, r
 
 
 def made(replica: psycopg.Connection, one: Definition) -> str | None:
-    """Make an index or a constraint that is not there; why the replica cannot have one of the source's, in words."""
+    """Make an index or a constraint that is not there; why the replica cannot have it, in words. A key it must."""
     if definitions.is_there(replica, one):
         return None
     try:
         with replica.transaction():
             definitions.make(replica, one)
     except _NOT_HERE as error:
-        if one.wanted:
+        if one.kind == "p":
             raise
         return f"{one.name} of {one.table} is not made on the replica: {describe(error)}"
     return None

@@ -259,6 +259,10 @@ def _not_made(error: psycopg.Error, slot: str, timeout_s: float) -> RefusedError
                 f"A transaction that writes to the source did not end within {timeout_s:g} s: the slot waits for it.",
                 remedy="See pg_stat_activity for the oldest backend_xid, or give a longer --timeout.",
             )
+        case psycopg.errors.SerializationFailure():  # too many began and ended meanwhile
+            return UnreachableError(
+                f"The source was too busy for a snapshot of the slot {slot}.", remedy="Run it again."
+            )
         case _:
             why = error.diag.message_primary or type(error).__name__
             return RefusedError(

@@ -176,7 +176,7 @@ def test_tables_change_meanwhile(flow: Flow) -> None:
 
 
 def test_it_ends_early(flow: Flow) -> None:
-    """By Ctrl-C, in the middle of a row: it says how to go on. `--anew` begins again, with another slot."""
+    """By Ctrl-C, or with a server: it says how to go on. `--anew` begins again, with another slot."""
     set_up(flow)
     flow.replica.execute(GATE)
     with gated(flow) as command:
@@ -184,6 +184,10 @@ def test_it_ends_early(flow: Flow) -> None:
         command.send_signal(signal.SIGINT)
         said = command.communicate(timeout=15)[1]
         assert (command.returncode, "run deltasync bootstrap again to go on" in said) == (130, True)
+    with gated(flow) as command:
+        flow.end_sessions()
+        said = command.communicate(timeout=15)[1]
+        assert (command.returncode, "PostgreSQL failed" in said) == (3, True), said
     before = slot_state(flow.source, flow.settings.slot)
     assert before is not None
     flow.source.execute("ALTER TABLE shop.large ADD more int; DROP TABLE shop.small")

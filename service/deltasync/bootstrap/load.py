@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from threading import Lock
 
 import psycopg
@@ -39,7 +40,7 @@ class Load:
         sizes = source.sizes(loading) if source is not None else {}
         self._parts = deque(parts(sizes))
         self._loaded = deque(id_ for id_, state in states.items() if state.state == target.LOADED)
-        self._parts_left = {id_: sum(part.table == id_ for part in self._parts) for id_ in loading}
+        self._parts_left = Counter(part.table for part in self._parts)
         self._bytes = sum(part.bytes for part in self._parts)
         self._bytes_done = self._tables_done = 0
         self._tables = len(loading) + len(self._loaded)
@@ -73,7 +74,7 @@ class Load:
         self._ends = True
         while wait(working, 0).not_done:
             for session in list(self._sessions):
-                if not session.closed:
+                with suppress(psycopg.Error):  # its server may be gone
                     session.cancel_safe(timeout=_CANCEL_S)
             wait(working, _CANCEL_S)
 

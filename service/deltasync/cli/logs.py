@@ -30,7 +30,7 @@ def configure(settings: Settings) -> None:
 
 def off_standard_output() -> None:
     """Send events to standard error as they come: standard output is for what a command prints."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(logger_factory=lambda *_names: structlog.PrintLogger(sys.stderr))
 
 
 def are_json() -> bool:

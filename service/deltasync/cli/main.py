@@ -88,11 +88,11 @@ def root(
     """Options before the command."""
     if context.invoked_subcommand != "run":
         stamina.instrumentation.set_on_retry_hooks([])  # a retry is no news on a command line
-        logs.off_standard_output()
 
 
 def main() -> None:
     """Run a command; a known error becomes one sentence, a remedy and its exit code."""
+    logs.off_standard_output()
     try:
         app()
     except KeyboardInterrupt:

@@ -28,7 +28,7 @@ SCHEMA = """
     INSERT INTO shop.giro SELECT n, 1000, repeat(md5(n::text), 100) FROM generate_series(1, 40) n;
     INSERT INTO shop.purse SELECT n, 1000 FROM generate_series(1, 40) n;
 """
-_SUM = """
+SUM = """
     SELECT (SELECT sum(amount) FROM shop.giro) + (SELECT sum(amount) FROM shop.purse)
          + (SELECT coalesce(sum(amount), 0) FROM shop.stock)
 """
@@ -87,7 +87,7 @@ def _transaction(rng: random.Random, half: int) -> list[str]:
 
 def _back(purse: int, amount: int) -> list[str]:
     """A row that is deleted comes back, with what the others have too much or too little."""
-    total = f"(SELECT {_MONEY} - {amount} - ({_SUM}))"
+    total = f"(SELECT {_MONEY} - {amount} - ({SUM}))"
     return [f"INSERT INTO shop.purse SELECT {purse}, {total}"]
 
 
@@ -119,7 +119,7 @@ class Auditor:
     def _run(self) -> None:
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             while not self._stop.is_set():
-                (money,) = connection.execute(_SUM).fetchone() or (0,)
+                (money,) = connection.execute(SUM).fetchone() or (0,)
                 self.sums += 1
                 self._stop.wait(0.002)
                 if money != _MONEY:

@@ -28,6 +28,11 @@ def configure(settings: Settings) -> None:
     )
 
 
+def off_standard_output() -> None:
+    """Send events to standard error as they come: standard output is for what a command prints."""
+    structlog.configure(logger_factory=lambda *_names: structlog.PrintLogger(sys.stderr))
+
+
 def are_json() -> bool:
     """True where standard error takes JSON lines and nothing else."""
     return isinstance(structlog.get_config()["processors"][-1], structlog.processors.JSONRenderer)

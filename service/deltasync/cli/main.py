@@ -35,6 +35,7 @@ _COMMANDS = (
     "resync",
     "snapshot",
     "recover",
+    "bootstrap",
     "settings",
     "demo",
 )
@@ -91,6 +92,7 @@ def root(
 
 def main() -> None:
     """Run a command; a known error becomes one sentence, a remedy and its exit code."""
+    logs.off_standard_output()
     try:
         app()
     except KeyboardInterrupt:

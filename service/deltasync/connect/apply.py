@@ -122,6 +122,18 @@ def forget_offsets(client: ConnectClient, name: str, patience: Patience = PATIEN
     client.reset_offsets(name)
 
 
+def create_anew(client: ConnectClient, connector: Connector, patience: Patience = PATIENT) -> None:
+    """Create a connector that has read nothing, whatever offsets one of its name has left; it begins with `resume`.
+
+    Raises DeltasyncError where there is one, or Connect refuses it.
+    """
+    client.create_stopped(connector.name, connector.config)
+    deadline = patience.clock() + patience.timeout_s
+    while find_status(client, connector.name) is None and patience.clock() < deadline:
+        patience.sleep(POLL_S)  # for a moment Connect does not know what it has made
+    forget_offsets(client, connector.name, patience)
+
+
 def find_status(client: ConnectClient, name: str) -> Status | None:
     """The connector's status, or None where it has none (yet)."""
     try:

@@ -137,6 +137,11 @@ class ConnectClient:
         """Create the connector, or replace all of its settings, which restarts it. Idempotent."""
         self._send("PUT", f"{_path(name)}/config", dict(config), timeout_s=VALIDATE_TIMEOUT_S)
 
+    def create_stopped(self, name: str, config: Mapping[str, str]) -> None:
+        """Create the connector, which does not begin before `resume`. DeltasyncError where there is one."""
+        body = {"name": name, "config": dict(config), "initial_state": "STOPPED"}
+        self._send("POST", "/connectors", body, timeout_s=VALIDATE_TIMEOUT_S)
+
     def validate(self, name: str, config: Mapping[str, str]) -> list[Problem]:
         """What Connect and the connector would refuse; Debezium also tries to reach the source. Changes nothing."""
         plugin = quote(config.get("connector.class", ""), safe="")
@@ -174,7 +179,7 @@ class ConnectClient:
         self._send("DELETE", f"{_path(name)}/offsets")
 
     def _send(
-        self, method: str, path: str, body: dict[str, str] | None = None, *, timeout_s: float = TIMEOUT_S
+        self, method: str, path: str, body: Mapping[str, object] | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> bytes:
         try:
             for attempt in stamina.retry_context(
@@ -194,7 +199,7 @@ class ConnectClient:
             ) from None
         raise AssertionError  # the loop above returns or raises
 
-    def _send_once(self, method: str, path: str, body: dict[str, str] | None, timeout_s: float) -> bytes:
+    def _send_once(self, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float) -> bytes:
         try:
             response = self._http.request(method, path, json=body, timeout=httpx.Timeout(timeout_s, connect=5.0))
         except httpx.TransportError as error:

@@ -67,6 +67,14 @@ def connect(
     return connection
 
 
+def connect_for_replication(conninfo: str, *, name: str) -> Connection[TupleRow]:
+    """Connect as `deltasync:<name>` for the commands of the replication protocol; no settings are pinned.
+
+    Blocks and raises as `connect`, which has to have been asked before: nothing is refused here.
+    """
+    return _open(make_conninfo(conninfo, replication="database"), name)
+
+
 def where(conninfo: str) -> str:
     """`host:port/database` of a connection string, for messages; of several hosts, `host:port,host:port/database`."""
     known = conninfo_to_dict(conninfo)

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from deltasync.change import Partition
 from deltasync.errors import RefusedError
 from deltasync.progress import Claim, anew, forgets, vouched
-from deltasync.replica.ledger import lock, move
+from deltasync.replica.ledger import lock, move, read
 from deltasync.replica.tables import ledger, ledger_audit
 
 
@@ -76,6 +76,17 @@ def begin_anew(connection: sa.Connection, pipeline: str, ends: Mapping[Partition
                     progress = anew(claim.progress)._replace(next_offset=to)
                     move(connection, pipeline, {partition: claim}, {partition: progress})
                     audit(connection, pipeline, partition, (here, to), reason)
+
+
+def begin(connection: sa.Connection, pipeline: str, ends: Mapping[Partition, Claim], reason: str) -> None:
+    """Have the pipeline begin at these ends of the logs, as if nothing had been applied before."""
+    before = {partition: claim.progress.next_offset for partition, claim in read(connection, pipeline).items()}
+    connection.execute(sa.delete(ledger).where(ledger.c.pipeline == pipeline))
+    for partition, end in sorted(ends.items()):
+        key = {"topic": partition.topic, "topic_id": end.topic_id, "partition": partition.number}
+        next_offset = end.progress.next_offset
+        connection.execute(insert(ledger).values({"pipeline": pipeline, **key, "next_offset": next_offset}))
+        audit(connection, pipeline, partition, (before.get(partition), next_offset), reason)
 
 
 def tell(connection: sa.Connection, pipeline: str, partition: Partition, reason: str) -> None:

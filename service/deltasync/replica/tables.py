@@ -24,7 +24,7 @@ from deltasync.table import TypeName
 
 SCHEMA = "deltasync"
 # Raised with every change of the tables below; `replica setup` migrates, `run` refuses a newer one.
-VERSION = 4
+VERSION = 5
 # What leads from the version before to this one; new tables need no statement.
 MIGRATIONS = {
     2: (
@@ -41,6 +41,7 @@ MIGRATIONS = {
         "ALTER TABLE deltasync.source_table ADD COLUMN gone_at_us bigint NOT NULL DEFAULT 0",
         "ALTER TABLE deltasync.source_canary ADD COLUMN settled_xid bigint",
     ),
+    5: (),
 }
 
 metadata = MetaData(schema=SCHEMA)
@@ -187,6 +188,25 @@ source_canary = Table(
     Column("settled_xid", BigInteger),
     Column("refused", String),
     Column("doubt", String),
+)
+
+
+# The tables of an initial load that is under way, and how far each is: `loading`, `loaded` (its rows are there), or
+# `done`. `slot_lsn` is where the slot begins in the source's log. `snapshot` is that of the source in which the rows
+# are read, and `lsn` its place in the log; behind an interruption it is a later one than the slot's. `statements`: what
+# is made behind the rows.
+bootstrap = Table(
+    "bootstrap",
+    metadata,
+    Column("pipeline", String, primary_key=True),
+    Column("schema_name", String, primary_key=True),
+    Column("table_name", String, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("slot_lsn", BigInteger, nullable=False),
+    Column("lsn", BigInteger, nullable=False),
+    Column("snapshot", String, nullable=False),
+    Column("statements", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    Column("rows", BigInteger, nullable=False, server_default=text("0")),
 )
 
 

@@ -9,11 +9,11 @@ from psycopg import sql
 
 from deltasync.postgres.connect import connect
 from deltasync.replica.setup import LOCK
-from deltasync.replica.tables import dead_letter, ledger, source_canary, source_table
+from deltasync.replica.tables import bootstrap, dead_letter, ledger, source_canary, source_table
 from deltasync.settings import Settings
 from deltasync.table import TableId
 
-_KNOWLEDGE = (ledger.name, dead_letter.name, source_table.name, source_canary.name)
+_KNOWLEDGE = (ledger.name, dead_letter.name, source_table.name, source_canary.name, bootstrap.name)
 
 
 class Report(NamedTuple):

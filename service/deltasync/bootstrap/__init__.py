@@ -1,0 +1,1 @@
+"""The initial load past Kafka: `deltasync bootstrap`."""

@@ -1,6 +1,6 @@
 """`deltasync bootstrap`: the rows of all captured tables past Kafka, and then the stream from the same moment on.
 
-    tables locked against DDL ─▶ slot and its snapshot ─▶ tables without keys, ledger at the topics' ends ─▶ COPY, part
+    slot and its snapshot ─▶ tables without keys, ledger at the topics' ends ─▶ COPY, part
       by part, several at once ─▶ keys, indexes ─▶ foreign keys ─▶ the connector begins at the slot, without a snapshot
 
 What the snapshot shows is before the slot, all else behind it: no gap, and nothing twice.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from tests.unit.make import MOVED, P0, PLACEHOLDER, TABLE, column, compact_json, described, envelope, record
@@ -15,7 +16,7 @@ from deltasync.change import Op, Partition, Record, Told
 from deltasync.compact import compact
 from deltasync.debezium.rows import Rows
 from deltasync.plan import TablePlan, plan
-from deltasync.progress import Progress, fingerprint
+from deltasync.progress import TIED_MAX, Progress, fingerprint
 from deltasync.readable import Tables
 from deltasync.replica.tables import CANARY
 from deltasync.table import SourceTable, Table, TableId
@@ -126,6 +127,58 @@ def test_rows_that_are_made_should_not_be_there() -> None:
     (found,) = bulk.read({P0: made}, {P0: Progress()}, tables)[0].plans
 
     assert [(rows.fresh, rows.values[0]) for rows in found.upserts] == [(True, ["1", "5"]), (False, ["2", "3"])]
+
+
+def _made(op: str, n: int, **more: Any) -> Record:  # noqa: ANN401 - of the envelope's source
+    row = {"id": n, **more.pop("row", {"a": "x", "b": "1"})}
+    sequence = json.dumps([more.pop("seq0", "10"), str(n)])
+    return record(envelope(op, row, sequence=sequence, **more), n, {"id": n})
+
+
+_READS = [_made("r", 9, seq0=None)._replace(offset=n) for n in range(3)]
+_TIED = Progress(watermark=(10, 0), committed_us=10, tied=tuple(bytes([n % 256, n // 256]) for n in range(TIED_MAX)))
+SPECIAL = {
+    "a row that goes on under another key": ([_made("d", 1)._replace(message=MOVED), _made("c", 2)], Progress()),
+    "a value that did not travel": ([_made("u", 1, row={"a": PLACEHOLDER, "b": "1"})], Progress()),
+    "TRUNCATE": ([_made("c", 1), _made("t", 2)], Progress()),
+    "a logical message": ([_made("c", 1), _made("m", 2)], Progress()),
+    "an epoch that begins": ([*_READS, _made("c", 10, seq0=None)], Progress()),
+    "reads behind changes": ([_made("c", 1), _made("r", 2, seq0=None)], Progress()),
+    "reads of two snapshots": ([*_READS, _made("r", 10, seq0=None)], Progress()),
+    "an incremental snapshot": ([_made("r", 9, seq0=None, snapshot="incremental")], Progress()),
+    "a snapshot that begins again": (_READS, Progress(watermark=(None, 5))),
+    "more at one position than the ledger tells": ([_made("c", 0)], _TIED),
+    "another source": ([_made("c", 1, connector="mysql")], Progress()),
+    "a time that no clock shows": ([_made("c", 1, ts_us=-1)], Progress()),
+}
+
+
+@pytest.mark.parametrize("what", SPECIAL)
+def test_what_is_special_is_read_one_by_one(what: str) -> None:
+    records, progress = SPECIAL[what]
+    tables = Tables({TABLE.id: described()}, CANARY, PLACEHOLDER, raw_text=False)
+
+    assert bulk.read({P0: records}, {P0: progress}, tables) == (bulk.Bulk([], [], {}, frozenset()), records)
+
+
+@pytest.mark.parametrize("raw_text", [True, False])
+def test_text_that_may_be_of_two_forms_is_read_one_by_one(*, raw_text: bool) -> None:
+    """Of `varbit` both are texts, the converter's and those from before it; an array was a list before."""
+    for type_, is_plain in (("varbit", False), ("_text", True)):
+        table = Table("shop", "t", (column("id", "int8"), column("a", type_)), ("id",))
+        known = Tables({TABLE.id: described(table)}, CANARY, PLACEHOLDER, raw_text=raw_text)
+        found, _ = bulk.read({P0: [_made("c", 1, row={"a": "{x}"})]}, {P0: Progress()}, known)
+        assert bool(found.records) is (raw_text and is_plain)
+
+
+def test_reads_and_what_follows_them() -> None:
+    """The end of an initial snapshot and the first changes behind it, in one poll."""
+    records = [*_READS, *(_made(op, n) for n, op in enumerate("cud", 3))]
+    tables = Tables({TABLE.id: described()}, CANARY, PLACEHOLDER, raw_text=False)
+    found, others = bulk.read({P0: records}, {P0: Progress()}, tables)
+
+    assert others == []
+    assert found.to == {P0: intake.take(records, {P0: Progress()}, tables).taken[-1].progress}
 
 
 def _both(records: Sequence[Record]) -> list[TablePlan]:

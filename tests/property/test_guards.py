@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from deltasync.debezium.rows import RowDecoder
 from deltasync.debezium.values import Codec
 from deltasync.kafka import memory as kafka
 from deltasync.parking import Parked
+from deltasync.pipeline import Pipeline
 from deltasync.ports import Batch
 from deltasync.progress import Claim, Progress
 from deltasync.replica import evolve, memory_evolve, memory_table
@@ -27,6 +29,8 @@ from deltasync.replica import memory as replica
 from deltasync.steps import Steps
 
 _WITH_LETTER = Parked.with_letter
+_REWIND = Assignment.rewind
+_PIPELINE = Pipeline.__init__
 _ON_ASSIGN = Assignment.on_assign
 _COMMIT = replica.Replica._commit  # noqa: SLF001 - what it is without a guard is the question
 _MERGED = plan._merged  # noqa: SLF001
@@ -164,6 +168,22 @@ def _crowds_stop(patch: pytest.MonkeyPatch) -> None:
 
 def _transactions_are_parted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(narrowing, "_transaction", lambda _taken: None)
+
+
+def _nothing_is_void(patch: pytest.MonkeyPatch) -> None:
+    def rewind(assignment: Assignment, partitions: Collection[Partition] | None = None) -> None:
+        if partitions is None:
+            _REWIND(assignment)
+
+    patch.setattr(Assignment, "rewind", rewind)
+
+
+def _polls_are_parted(patch: pytest.MonkeyPatch) -> None:
+    def init(self: Pipeline, *args: Any) -> None:  # noqa: ANN401 - the constructor's
+        _PIPELINE(self, *args)
+        self._fits_together = False
+
+    patch.setattr(Pipeline, "__init__", init)
 
 
 def _reads_move_the_watermark(patch: pytest.MonkeyPatch) -> None:
@@ -309,6 +329,8 @@ GUARDS: dict[str, Patch] = {
     "a key change whose second half never comes stops": _lost_halves_are_passed_over,
     "rows wait for those that they reference": _missing_parents_stop,
     "what is referenced is deleted last": _tables_are_emptied_first,
+    "what is polled behind a batch that fails is void": _nothing_is_void,
+    "rows that fit in only together are not read in bulk": _polls_are_parted,
 }
 CASES = {
     msgspec.json.decode(line)["why"]: from_json(line)

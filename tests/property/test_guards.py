@@ -170,7 +170,7 @@ def _transactions_are_parted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(narrowing, "_transaction", lambda _taken: None)
 
 
-def _nothing_is_void(patch: pytest.MonkeyPatch) -> None:
+def _nothing_is_polled_again(patch: pytest.MonkeyPatch) -> None:
     def rewind(assignment: Assignment, partitions: Collection[Partition] | None = None) -> None:
         if partitions is None:
             _REWIND(assignment)
@@ -329,7 +329,7 @@ GUARDS: dict[str, Patch] = {
     "a key change whose second half never comes stops": _lost_halves_are_passed_over,
     "rows wait for those that they reference": _missing_parents_stop,
     "what is referenced is deleted last": _tables_are_emptied_first,
-    "what is polled behind a batch that fails is void": _nothing_is_void,
+    "what is polled behind a batch that fails is void": _nothing_is_polled_again,
     "rows that fit in only together are not read in bulk": _polls_are_parted,
 }
 CASES = {

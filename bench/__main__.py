@@ -69,6 +69,7 @@ def bench(
     names = works or ([*QUICK_WORKS] if quick else [*WORKS])
     chosen = contestant or ([*QUICK_CONTESTANTS] if quick else [])
     _refuse_unknown(names, chosen)
+    _refuse_folders(results, json)
     chosen_works = [WORKS[name] for name in names]
     choice = Choice(chosen_works, chosen, 1 if quick else rounds, scale * (_QUICK_SCALE if quick else 1))
     with _orderly_end(), _stage(stage) as made:
@@ -101,6 +102,18 @@ def _refuse_unknown(works: list[str], contestants: list[str]) -> None:
                 f"No contestant of these works is called {name!r}.",
                 remedy="`python -m bench --list` tells who does what.",
             )
+
+
+def _refuse_folders(results: Path, json: Path | None) -> None:
+    """Now, not after hours."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        for file in filter(None, [results / "bench.md", json]):
+            file.open("ab").close()
+    except OSError as error:
+        raise SettingsError(
+            f"The results cannot be written to {error.filename}: {error.strerror}.", remedy="Choose another folder."
+        ) from error
 
 
 @contextmanager
@@ -145,7 +158,6 @@ def _tell(text: str) -> None:
 
 
 def _write(found: report.Report, results: Path, json: Path | None, *, readme: bool) -> None:
-    results.mkdir(parents=True, exist_ok=True)
     file = json or results / "bench.json"
     file.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
     table = report.markdown(found)

@@ -84,6 +84,14 @@ class _Preparing:
         self._source = stage.source(self._names.database)
 
     def run(self, *, base: bool) -> Prepared:
+        try:
+            return self._run(base=base)
+        finally:  # else they would take part in what comes next
+            for form in self._names.forms:
+                self._stage.delete(self._names.prefix(form))
+                self._stage.drop_slot(self._names.prefix(form))
+
+    def _run(self, *, base: bool) -> Prepared:
         stage, shape, names = self._stage, self._shape, self._names
         self._fill()
         for form in names.forms:
@@ -102,8 +110,6 @@ class _Preparing:
             self._tell(f"{shape.name}: capturing them, {form}")
             name = names.prefix(form)
             stage.wait_for_slot(name, f"confirmed_flush_lsn >= '{end}'", lambda name=name: stage.refuse_failed(name))  # type: ignore[misc]
-            stage.delete(name)
-            stage.drop_slot(name)
         return msgspec.structs.replace(names, end=end, rows=rows)
 
     def _fill(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import httpx
 import msgspec
@@ -13,7 +14,11 @@ from confluent_kafka import KafkaException
 from bench.prepare import Tell
 from bench.stage import Stage
 from bench.works import Outcome, Work
-from deltasync.errors import DeltasyncError, UnreachableError
+from deltasync.errors import DeltasyncError
+
+T = TypeVar("T")
+# Of a run, as it is told while it goes on.
+_SHOWN = ("per_s", "seconds", "p50_ms", "p99_ms", "percent_service")
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -40,36 +45,43 @@ class Choice(NamedTuple):
 
 
 def run(stage: Stage, choice: Choice, tell: Tell) -> Iterator[Run]:
-    """Every run as it ends. Blocks for minutes to hours; raises PartError where a work cannot be prepared."""
+    """Every run as it ends: one that fails does not end the rest. Blocks for minutes to hours.
+
+    Raises UnreachableError where a server has ended.
+    """
     for work in choice.works:
+        names = [name for name in work.contestants if not choice.contestants or name in choice.contestants]
         tell(f"{work.name}: preparing")
-        start = work.prepare(stage, choice.scale, tell)
+        start = _or_why(stage, lambda work=work: work.prepare(stage, choice.scale, tell))  # type: ignore[misc]
         for number in range(1, choice.rounds + 1):
-            for name, once in work.contestants.items():
-                if (choice.contestants and name not in choice.contestants) or (once and number > 1):
+            for name in names:
+                if work.contestants[name] and number > 1:
                     continue
-                tell(f"{work.name}, round {number} of {choice.rounds}: {name}")
-                done = _run_one(stage, Run(work.name, name, number), start)
-                tell(f"{work.name}, round {number} of {choice.rounds}: {name}: {_short(done)}")
-                yield done
+                said = f"{work.name}, round {number} of {choice.rounds}: {name}"
+                tell(said)
+                found = start if isinstance(start, str) else _or_why(stage, partial(_run_one, stage, start, name))
+                failure, outcome = (found, None) if isinstance(found, str) else (None, found)
+                tell(f"{said}: {_short(outcome, failure)}")
+                yield Run(work.name, name, number, outcome, failure)
 
 
-def _run_one(stage: Stage, asked: Run, start: Callable[[str], Outcome]) -> Run:
-    """A contestant that fails does not end the rest. Raises UnreachableError where a server has ended."""
+def _run_one(stage: Stage, start: Callable[[str], Outcome], name: str) -> Outcome:
+    stage.collect_garbage()
+    return start(name)
+
+
+def _or_why(stage: Stage, do: Callable[[], T]) -> T | str:
+    """What it returns, or why it failed. Raises UnreachableError where a server has ended."""
     try:
-        return msgspec.structs.replace(asked, outcome=start(asked.contestant))
-    except UnreachableError:
-        raise
+        return do()
     except (DeltasyncError, psycopg.Error, httpx.HTTPError, KafkaException) as error:
         stage.refuse_dead_servers()
-        return msgspec.structs.replace(asked, failure=f"{type(error).__name__}: {error}")
+        return f"{type(error).__name__}: {error}"
 
 
-def _short(done: Run) -> str:
-    if done.outcome is None:
-        return f"failed: {done.failure}"
-    shown = {
-        name: done.outcome.figures.get(name) for name in ("per_s", "seconds", "p50_ms", "p99_ms", "percent_service")
-    }
+def _short(outcome: Outcome | None, failure: str | None) -> str:
+    if outcome is None:
+        return f"failed: {failure}"
+    shown = {name: outcome.figures.get(name) for name in _SHOWN}
     figures = ", ".join(f"{name} {value:,.6g}" for name, value in shown.items() if value is not None)
-    return f"{figures}, {'equal' if done.outcome.equal else 'DIFFERENT'}"
+    return f"{figures}, {'equal' if outcome.equal else 'DIFFERENT'}"

@@ -105,13 +105,13 @@ def hot(scale: float) -> Shape:
         fill="INSERT INTO shop.counter SELECT n, 0, '2026-01-01 UTC', 'a note' FROM generate_series(1, 1000) AS n",
         change=f"""
             DO $$ BEGIN
-                FOR n IN 1 .. {updates // 100} LOOP
-                    UPDATE shop.counter SET n = n.counter.n + 1, at = at + interval '1 s'
-                     WHERE id BETWEEN 1 + n % 10 * 100 AND 100 + n % 10 * 100;
+                FOR turn IN 1 .. {updates // 100} LOOP
+                    UPDATE shop.counter SET n = n + 1, at = at + interval '1 s'
+                     WHERE id BETWEEN 1 + turn % 10 * 100 AND 100 + turn % 10 * 100;
                     COMMIT;
                 END LOOP;
             END $$
-        """.replace("n.counter.n", "counter.n"),
+        """,
         rows=1000,
         changes=updates // 100 * 100,
     )

@@ -29,7 +29,9 @@ TIMEOUT_S = 1800.0
 # Of every writer of every contestant: all of them can repeat what a crash of the replica would lose.
 SYNCHRONOUS_COMMIT = "off"
 # What the sink needs at its best, which has a queue of rows of its own; both connectors run in one worker.
-_HEAP = "-Xmx4g"
+# On SIGQUIT it collects all garbage and gives back what is free: else memory would be that of earlier runs.
+_JAVA = ("-Xmx4g", "-XX:+PrintClassHistogram", "-XX:-ShrinkHeapInSteps")
+_COLLECTED = "\nTotal "
 # More than the largest work writes, else its slot is lost before it is read.
 _KEEP_WAL = "ALTER SYSTEM SET max_slot_wal_keep_size = '-1'"
 # Processes of `deltasync run`; the first is one of a stack's own parts.
@@ -46,7 +48,7 @@ class Stage:
         self.folder = folder
         self.state = states.load_or_make(folder)
         self.servers = Servers(folder, self.state)
-        self.servers.connect.java_options = [_HEAP]
+        self.servers.connect.java_options = [*_JAVA]
         self.servers.connect.extra = {
             "plugin.path": f"{jars.ensure().plugins},{sink_plugin.ensure()}",
             "connector.client.config.override.policy": "All",
@@ -132,6 +134,21 @@ class Stage:
                 names = connection.execute(_OTHERS, [[*known]]).fetchall()
             for (name,) in names:
                 drop_database(dsn, name)
+
+    def collect_garbage(self) -> None:
+        """Have Connect begin with a small heap. Raises PartError where it does not answer."""
+        process = self.servers.connect.process
+        size, running = process.log.stat().st_size, process.find()
+        if running is None:
+            return
+        running.send_signal(signal.SIGQUIT)
+
+        def is_collected() -> bool:
+            with process.log.open(encoding="utf-8", errors="replace") as log:
+                log.seek(size)
+                return _COLLECTED in log.read()
+
+        until(is_collected, "Connect has collected its garbage", 60)
 
     # Slots
 

@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/runtime-$(call sum,requirements-local.txt)
 DEV     := $(VENV)/dev-$(call sum,requirements-local.txt requirements-dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down check format test acceptance types soak chaos test-compose lock
+.PHONY: help setup demo up down check format test acceptance types soak chaos bench bench-quick test-compose lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ down: $(RUNTIME) ## Stop them and remove their data
 check: $(DEV) ## Format, lint, types, import direction, tidy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy service tests
+	@$(BIN)/mypy service tests bench
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pytest tests/tidy
 
@@ -53,6 +53,14 @@ MINUTES    ?= 10
 CHAOS_SEED ?= 1
 chaos: $(DEV) ## Load and faults of every kind for MINUTES=n; what is left must be equal (CHAOS_SEED=n: in another order)
 	@DELTASYNC_TEST_CHAOS_MINUTES=$(MINUTES) DELTASYNC_TEST_CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest -s tests/acceptance/test_chaos.py
+
+# Works and options, as in BENCH="backlog latency --rounds 1 --stage DIR"; BENCH=--help tells all.
+BENCH ?=
+bench: $(RUNTIME) ## Compare with the JDBC sink and logical replication: BENCH="WORK... OPTIONS" (all of it: hours)
+	@$(BIN)/python -m bench $(BENCH)
+
+bench-quick: $(RUNTIME) ## A small version of it: backlog, changes and latency (up to 5 minutes)
+	@$(BIN)/python -m bench --quick $(BENCH)
 
 types: $(DEV) ## Write docs/TYPES.md anew, from the matrix that make acceptance proves
 	@DELTASYNC_TEST_WRITE_TYPES=1 $(BIN)/pytest tests/acceptance/test_types.py -k documented

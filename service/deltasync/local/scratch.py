@@ -1,4 +1,4 @@
-"""A state folder for one demo: of its own, and ended by the next demo where this one was killed."""
+"""A state folder for one demo or bench: of its own, and ended by the next one where this one was killed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from deltasync.errors import RefusedError
 from deltasync.local import state as states
 from deltasync.local.stack import Stack
 
-_PREFIX = ".deltasync-demo-"
+_DEMO = ".deltasync-demo-"
 
 
 @contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
+def scratch_folder(parent: Path, prefix: str = _DEMO) -> Iterator[Path]:
     """A new folder in `parent`; removing it is up to the caller. Raises RefusedError where it cannot be made.
 
-    Folders there that nobody holds any more belong to demos that were killed: their stacks are ended first.
+    Folders of this prefix there that nobody holds any more belong to what was killed: their stacks are ended first.
     """
-    _end_abandoned(parent)
+    _end_abandoned(parent, prefix)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
         raise RefusedError(
             f"The folder {parent} cannot be used: {error.strerror}.",
@@ -46,8 +46,8 @@ def given_folder(folder: Path) -> Path:
     return folder
 
 
-def _end_abandoned(parent: Path) -> None:
-    for folder in parent.glob(f"{_PREFIX}*"):
+def _end_abandoned(parent: Path, prefix: str) -> None:
+    for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError), _held(folder):
             Stack(folder).down()
 

@@ -226,7 +226,7 @@ def _monitor_url(state: State) -> str:
     return f"http://127.0.0.1:{state.ports.monitor}"
 
 
-def run_command(env: Mapping[str, str], *arguments: str) -> None:
+def run_command(env: Mapping[str, str], *arguments: str, timeout_s: float = _STEP_TIMEOUT_S) -> None:
     """Run one of deltasync's commands with these settings and no others. Raises PartError where it fails."""
     shown = " ".join(["deltasync", *arguments])
     try:
@@ -238,12 +238,12 @@ def run_command(env: Mapping[str, str], *arguments: str) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=_STEP_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise PartError(
-            f"`{shown}` has not ended after {_STEP_TIMEOUT_S:.0f} s.",
+            f"`{shown}` has not ended after {timeout_s:.0f} s.",
             remedy="`deltasync local logs` shows what its servers did meanwhile.",
         ) from None
     if done.returncode != 0:

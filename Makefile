@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/runtime-$(call sum,requirements-local.txt)
 DEV     := $(VENV)/dev-$(call sum,requirements-local.txt requirements-dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down check format test acceptance types soak chaos bench bench-quick test-compose lock
+.PHONY: help setup demo up down check format test acceptance types soak chaos bench bench-quick profile test-compose lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench: $(RUNTIME) ## Compare with the JDBC sink and logical replication: BENCH="
 
 bench-quick: $(RUNTIME) ## A small version of it: backlog, changes and latency (up to 5 minutes)
 	@$(BIN)/python -m bench --quick $(BENCH)
+
+profile: $(RUNTIME) ## Where the time of a change goes, stage by stage: PROFILE="--scale 0.2" is smaller
+	@$(BIN)/python -m bench.profile $(PROFILE)
 
 types: $(DEV) ## Write docs/TYPES.md anew, from the matrix that make acceptance proves
 	@DELTASYNC_TEST_WRITE_TYPES=1 $(BIN)/pytest tests/acceptance/test_types.py -k documented

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,20 +11,15 @@ import typer
 
 from bench import machine, report
 from bench.picture import draw
-from bench.prepare import known
 from bench.rounds import Choice, Run, run
-from bench.stage import Stage
+from bench.staging import orderly_end, stage_in, tell
 from bench.works.all import QUICK_CONTESTANTS, QUICK_WORKS, WORKS
 from deltasync.cli import output
-from deltasync.errors import DeltasyncError, PartError, SettingsError, UnreachableError
-from deltasync.local import state as states
-from deltasync.local.scratch import scratch_folder
+from deltasync.errors import DeltasyncError, SettingsError
 
 _ROOT = Path(__file__).parents[1]
 _RESULTS = _ROOT / "bench" / "results"
 _QUICK_SCALE = 0.2
-_SCRATCH = ".deltasync-bench-"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -72,11 +62,11 @@ def bench(
     _refuse_folders(results, json)
     chosen_works = [WORKS[name] for name in names]
     choice = Choice(chosen_works, chosen, 1 if quick else rounds, scale * (_QUICK_SCALE if quick else 1))
-    with _orderly_end(), _stage(stage) as made:
+    with orderly_end(), stage_in(stage) as made:
         found = machine.look(made)
         runs: list[Run] = []
         try:
-            runs.extend(run(made, choice, _tell))
+            runs.extend(run(made, choice, tell))
         finally:
             if runs:  # of a run that was ended, too
                 _write(report.make(found, choice.scale, runs), results, json, readme=readme)
@@ -116,47 +106,6 @@ def _refuse_folders(results: Path, json: Path | None) -> None:
         ) from error
 
 
-@contextmanager
-def _stage(folder: Path | None) -> Iterator[Stage]:
-    """Servers in a folder of the user's, which stay; or in a new one, which go with the end of the block."""
-    if folder is not None:
-        with states.locked(folder):
-            folder.chmod(0o711)
-            yield _started(Stage(folder.resolve()))
-        return
-    with scratch_folder(Path(tempfile.gettempdir()), _SCRATCH) as scratch, states.locked(scratch):
-        made = Stage(scratch)
-        try:
-            yield _started(made)
-        finally:
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
-            output.doing("Stopping everything")
-            made.close()
-
-
-def _started(stage: Stage) -> Stage:
-    try:
-        _tell("starting the servers")
-        stage.start()
-    except PartError as error:
-        raise UnreachableError(error.what, remedy=error.remedy) from error
-    prepared = known(stage.folder)
-    stage.tidy([name for one in prepared for name in (one.database, one.empty, one.base)])
-    return stage
-
-
-@contextmanager
-def _orderly_end() -> Iterator[None]:
-    for number in _SIGNALS:
-        signal.signal(number, signal.default_int_handler)
-    yield
-
-
-def _tell(text: str) -> None:
-    output.stderr.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, soft_wrap=True)
-
-
 def _write(found: report.Report, results: Path, json: Path | None, *, readme: bool) -> None:
     file = json or results / "bench.json"
     file.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
@@ -166,7 +115,7 @@ def _write(found: report.Report, results: Path, json: Path | None, *, readme: bo
     if readme:
         report.put_into(_ROOT / "README.md", table)
     output.say(table)
-    _tell(f"written: {file}, and bench.md and bench.png in {results}")
+    tell(f"written: {file}, and bench.md and bench.png in {results}")
 
 
 def main() -> None:

@@ -41,11 +41,7 @@ def run() -> None:
     readiness = Readiness(settings, metrics, lifecycle, pipeline)
     server = Server(settings.monitor.url, metrics.registry, alive=lambda: lifecycle.alive, reasons=readiness.reasons)
     lifecycle.handle_signals()
-    # A batch makes tuples by the ten thousand and no cycles: looking for some took half of the time.
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 100)
-    # The thread that applies has little to do between two answers of the replica, and gets to it at once.
-    sys.setswitchinterval(_SWITCH_S)
+    unburden()
     try:
         with server, readiness:
             pipeline.run()
@@ -53,3 +49,12 @@ def run() -> None:
         lifecycle.to(State.FAILED)
         raise
     lifecycle.to(State.STOPPED)
+
+
+def unburden() -> None:
+    """Have the interpreter do less of what costs a batch time."""
+    # A batch makes tuples by the ten thousand and no cycles: looking for some took half of the time.
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
+    # The thread that applies has little to do between two answers of the replica, and gets to it at once.
+    sys.setswitchinterval(_SWITCH_S)

@@ -126,14 +126,12 @@ class Stage:
             Process(name, self.folder).stop(signal.SIGTERM)
         for name in httpx.get(f"{self.servers.connect.url}/connectors", timeout=30).json():
             self.delete(name)
+        # A subscription holds its slot, and a slot its database.
+        _drop_others(self.replica, known)
         for slot in self.slots():
-            if not slot.endswith("_changes"):
+            if slot.removesuffix("_changes") not in known:
                 self.drop_slot(slot)
-        for dsn, admin in ((self.source, self.servers.source.dsn()), (self.replica, self.servers.replica.dsn())):
-            with psycopg.connect(admin, autocommit=True) as connection:
-                names = connection.execute(_OTHERS, [[*known]]).fetchall()
-            for (name,) in names:
-                drop_database(dsn, name)
+        _drop_others(self.source, known)
 
     def collect_garbage(self) -> None:
         """Have Connect begin with a small heap. Raises PartError where it does not answer."""
@@ -214,6 +212,13 @@ class Stage:
 def run_name() -> str:
     """A name that no run has had: of a database, a slot, a connector, a prefix of topics."""
     return f"{_RUN}{secrets.token_hex(4)}"
+
+
+def _drop_others(dsn: Callable[[str], str], known: Collection[str]) -> None:
+    with psycopg.connect(dsn("postgres"), autocommit=True) as connection:
+        names = connection.execute(_OTHERS, [[*known]]).fetchall()
+    for (name,) in names:
+        drop_database(dsn, name)
 
 
 def drop_database(dsn: Callable[[str], str], name: str) -> None:

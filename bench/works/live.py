@@ -28,7 +28,7 @@ _SETTLE_S = 10.0
 _IDLE_S = 30.0
 _SECONDS = 60.0
 # Fewer seconds tell nothing of the slowest hundredth.
-_SECONDS_MIN = 6.0
+_SECONDS_MIN = 3.0
 _SEEN_S_MAX = 120.0
 
 

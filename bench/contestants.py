@@ -20,6 +20,9 @@ from deltasync.local.process import Process
 from deltasync.local.stack import run_command
 from deltasync.local.state import free_ports
 
+# The names of all sinks begin so.
+SINK = "sink"
+
 
 class Task(NamedTuple):
     """What is to be applied to `database`: the topics of a prefix, or what is behind a slot (None: from now on).

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.contestants import SINK
 from bench.machine import Machine
 from bench.rounds import Run
 from bench.works import Pair
@@ -16,7 +17,6 @@ from bench.works.all import BEST_SINK, WORKS
 from deltasync.errors import SettingsError
 
 _BEGIN, _END = "<!-- bench -->", "<!-- /bench -->"
-_SINK = "sink"
 # Heads of columns, and the figures that are in them, of each kind of work: the first figure tells the kind.
 _TABLES: tuple[Mapping[str, str], ...] = (
     {
@@ -121,7 +121,7 @@ def _ratios(work: str, rows: Sequence[Row]) -> list[Ratio]:
 def _other(rows: Sequence[Row], pair: Pair) -> str:
     if pair.other != BEST_SINK:
         return pair.other
-    sinks = [row for row in rows if row.contestant.startswith(_SINK) and row.equal and pair.figure in row.figures]
+    sinks = [row for row in rows if row.contestant.startswith(SINK) and row.equal and pair.figure in row.figures]
     return max(sinks, key=lambda row: row.figures[pair.figure].median).contestant if sinks else ""
 
 
@@ -143,7 +143,7 @@ def markdown(report: Report) -> str:
         if rows:
             parts.append(_table(["work", "contestant", *columns, "replica"], [_cells(row, columns) for row in rows]))
     lost = [row for row in report.rows if not row.figures]
-    parts.extend(f"{row.work}, {row.contestant}: failed. {_escaped(row.failures[0])}" for row in lost if row.failures)
+    parts.extend(f"{row.work}, {row.contestant}: {_escaped(row.failures[0])}" for row in lost if row.failures)
     ratios = [[one.work, f"{one.one} / {one.other}", one.figure, f"{one.ratio:.2f}"] for one in report.ratios]
     if ratios:
         parts.append(_table(["work", "ratio of medians", "of", "is"], ratios))

@@ -24,9 +24,9 @@ from deltasync.progress import Claim, Progress
 from deltasync.replica import by_hand, catalog, dead_letters, evolve
 from deltasync.replica.dead_letters import Outcome
 from deltasync.replica.engine import TRANSACTION_TIMEOUT_SINCE, driver, open_replica
+from deltasync.replica.misfit import misfit
 from deltasync.replica.session import take_replica_role
 from deltasync.replica.tables import bootstrap, dead_letter, source_canary, source_table
-from deltasync.replica.writer import misfit
 from deltasync.settings import Settings
 from deltasync.table import SourceTable, Table, TableId
 

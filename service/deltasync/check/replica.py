@@ -18,9 +18,9 @@ from deltasync.progress import Progress
 from deltasync.replica import catalog, ledger
 from deltasync.replica.ddl import add_columns
 from deltasync.replica.engine import driver
+from deltasync.replica.misfit import holds, misfit
 from deltasync.replica.setup import SERVER_VERSION_MIN
 from deltasync.replica.tables import SCHEMA, VERSION, version
-from deltasync.replica.writer import holds, misfit
 from deltasync.settings import Settings
 from deltasync.table import Column, SourceTable, Table, TableId, quoted
 from deltasync.whole import is_partly_applied

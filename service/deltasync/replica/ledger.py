@@ -59,6 +59,49 @@ def _key(pipeline: str, partition: Partition, topic_id: str) -> dict[str, Any]:
     return {"pipeline": pipeline, "topic": partition.topic, "topic_id": topic_id, "partition": partition.number}
 
 
+_PIPELINE: sa.BindParameter[str] = sa.bindparam("b_pipeline")
+# Every batch is between these two: they are made once.
+_FENCE = (
+    sa.select(
+        ledger.c.topic,
+        ledger.c.partition,
+        ledger.c.next_offset,
+        ledger.c.seq0,
+        ledger.c.seq1,
+        sa.select(source_canary.c.refused).where(source_canary.c.pipeline == _PIPELINE).scalar_subquery(),
+    )
+    .where(
+        ledger.c.pipeline == _PIPELINE,
+        sa.tuple_(ledger.c.topic, ledger.c.topic_id, ledger.c.partition).in_(sa.bindparam("b_places", expanding=True)),
+    )
+    .order_by(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
+    .with_for_update()
+)
+_IDENTITY = sa.select(source_canary.c.system_identifier).where(source_canary.c.pipeline == _PIPELINE)
+_MOVE = (
+    sa.update(ledger)
+    .where(
+        ledger.c.pipeline == _PIPELINE,
+        ledger.c.topic == sa.bindparam("b_topic"),
+        ledger.c.topic_id == sa.bindparam("b_topic_id"),
+        ledger.c.partition == sa.bindparam("b_partition"),
+    )
+    .values(
+        next_offset=sa.bindparam("b_next_offset"),
+        seq0=sa.bindparam("b_seq0"),
+        seq1=sa.bindparam("b_seq1"),
+        source_committed_at=sa.bindparam("b_committed_at"),
+        skipped=sa.bindparam("b_skipped"),
+        tied=sa.bindparam("b_tied"),
+        floor_seq0=sa.bindparam("b_floor_seq0"),
+        floor_committed_at=sa.bindparam("b_floor_committed_at"),
+        system_identifier=_IDENTITY.scalar_subquery(),
+        timeline=_IDENTITY.with_only_columns(source_canary.c.timeline).scalar_subquery(),
+        updated_at=sa.func.clock_timestamp(),
+    )
+)
+
+
 def fence(connection: sa.Connection, pipeline: str, claims: Mapping[Partition, Claim]) -> None:
     """Lock the rows of these partitions until the transaction ends, in one order for all workers.
 
@@ -66,15 +109,7 @@ def fence(connection: sa.Connection, pipeline: str, claims: Mapping[Partition, C
     Raises FencedError if one is not where this worker left it, or the source is refused: then nothing may be written.
     """
     wanted = [(p.topic, claim.topic_id, p.number) for p, claim in sorted(claims.items())]
-    key = sa.tuple_(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
-    refused = _refused(pipeline).scalar_subquery()
-    query = (
-        sa.select(ledger.c.topic, ledger.c.partition, ledger.c.next_offset, ledger.c.seq0, ledger.c.seq1, refused)
-        .where(ledger.c.pipeline == pipeline, key.in_(wanted))
-        .order_by(ledger.c.topic, ledger.c.topic_id, ledger.c.partition)
-        .with_for_update()
-    )
-    rows = connection.execute(query).all()
+    rows = connection.execute(_FENCE, {"b_pipeline": pipeline, "b_places": wanted}).all()
     why = next((row[5] for row in rows), None)
     if why is not None:
         raise FencedError(why, remedy="The ledger says why, and what to do.")
@@ -102,34 +137,8 @@ def move(
     connection: sa.Connection, pipeline: str, claims: Mapping[Partition, Claim], to: Mapping[Partition, Progress]
 ) -> None:
     """Write how far the partitions are now; belongs behind `fence` in the transaction of the rows."""
-    identity = sa.select(source_canary.c.system_identifier, source_canary.c.timeline).where(
-        source_canary.c.pipeline == pipeline
-    )
-    statement = (
-        sa.update(ledger)
-        .where(
-            ledger.c.pipeline == pipeline,
-            ledger.c.topic == sa.bindparam("b_topic"),
-            ledger.c.topic_id == sa.bindparam("b_topic_id"),
-            ledger.c.partition == sa.bindparam("b_partition"),
-        )
-        .values(
-            next_offset=sa.bindparam("b_next_offset"),
-            seq0=sa.bindparam("b_seq0"),
-            seq1=sa.bindparam("b_seq1"),
-            source_committed_at=sa.bindparam("b_committed_at"),
-            skipped=sa.bindparam("b_skipped"),
-            tied=sa.bindparam("b_tied"),
-            floor_seq0=sa.bindparam("b_floor_seq0"),
-            floor_committed_at=sa.bindparam("b_floor_committed_at"),
-            system_identifier=identity.with_only_columns(source_canary.c.system_identifier).scalar_subquery(),
-            timeline=identity.with_only_columns(source_canary.c.timeline).scalar_subquery(),
-            updated_at=sa.func.clock_timestamp(),
-        )
-    )
-    connection.execute(
-        statement, [_row(partition, claims[partition].topic_id, to[partition]) for partition in sorted(to)]
-    )
+    rows = [_row(partition, claims[partition].topic_id, to[partition]) for partition in sorted(to)]
+    connection.execute(_MOVE, [{**row, "b_pipeline": pipeline} for row in rows])
 
 
 def read(connection: sa.Connection, pipeline: str) -> dict[Partition, Claim]:

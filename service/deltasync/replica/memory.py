@@ -32,8 +32,8 @@ from deltasync.replica.memory_table import (
     check,
     constraints_of,
 )
+from deltasync.replica.misfit import misfit
 from deltasync.replica.tables import CANARY
-from deltasync.replica.writer import misfit
 from deltasync.table import SourceTable, Table, TableId
 
 _DDL = Ddl()

@@ -11,12 +11,13 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from deltasync.debezium.rows import Rows, joined
-from deltasync.errors import RecordError, ReferencedError, RowError
+from deltasync.errors import ReferencedError, RowError
 from deltasync.plan import Moves, TablePlan, rows_to_remove_missing
 from deltasync.postgres.catalog import describe_tables
 from deltasync.replica import catalog, constraints, statements
 from deltasync.replica.constraints import NONE, Constraints, parents_first
-from deltasync.table import Column, Table, TableId
+from deltasync.replica.misfit import misfit, table_missing
+from deltasync.table import Table, TableId
 
 # Up to here one round trip with arrays is faster than filling a temporary table.
 UNNEST_ROWS_MAX = 500
@@ -32,15 +33,14 @@ _NOT_COPIED = (
 )
 # What was copied in vain leaves as many dead rows: so many batches pass before it is tried again.
 _COPIES_AGAIN_AFTER = 50
-_WIDER = {"int2": ("int4", "int8", "numeric"), "int4": ("int8", "numeric"), "int8": ("numeric",), "float4": ("float8",)}
-_ANY_TEXT = frozenset({"text", "varchar"})
-# Without a length these hold one character, or bit.
-_BOUNDED = frozenset({"bpchar", "bit"})
-
 # Told of each statement before it is sent, with its parameters: a column's texts each.
 Teller = Callable[[sql.Composable, Sequence[Sequence[str | None]]], object]
 # Makes the statement that writes the rows of a source (a FROM item) with these columns.
 _Statement = Callable[[Table, Sequence[str], sql.Composable], sql.Composed]
+
+
+# Statements that follow from a table and columns alone.
+_KEPT = frozenset({statements.upsert, statements.delete, statements.update, statements.insert, statements.remove})
 
 
 def untold(_query: sql.Composable, _parameters: Sequence[Sequence[str | None]]) -> None:
@@ -82,6 +82,7 @@ class Writer:
         self._stages: dict[tuple[str, TableId, tuple[str, ...]], str] = {}
         self._filled: set[str] = set()  # in this transaction
         self._made = 0
+        self._texts: dict[tuple[_Statement, TableId, tuple[str, ...]], sql.SQL] = {}
         self._written = 0  # batches
         self._copies_from: dict[TableId, int] = {}
 
@@ -124,6 +125,7 @@ class Writer:
     def forget(self, schemas: Iterable[str]) -> None:
         """Read the tables of these schemas again: they were changed."""
         gone = set(schemas)
+        self._texts.clear()
         self._targets = {id_: table for id_, table in self._targets.items() if id_.schema not in gone}
         self._constraints = {id_: found for id_, found in self._constraints.items() if id_.schema not in gone}
         for key in [key for key in self._stages if key[1].schema in gone]:
@@ -260,13 +262,23 @@ class Writer:
 
     def _execute(self, statement: _Statement, target: Table, rows: Rows) -> int:
         if rows.count <= UNNEST_ROWS_MAX:
-            source = statements.unnested(target, rows.columns)
-            return self._run(statement(target, rows.columns, source), rows.values).rowcount
+            return self._run(self._unnested(statement, target, rows.columns), rows.values).rowcount
         stage = self._stage(statement, target, rows.columns)
         fill = statements.copy_into(stage)
         self._tell(fill, rows.values)
         self._copy(fill, rows)
         return self._run(statement(target, rows.columns, statements.staged(stage))).rowcount
+
+    def _unnested(self, statement: _Statement, target: Table, columns: tuple[str, ...]) -> sql.Composed | sql.SQL:
+        """The statement on rows that come as arrays. Its text is kept: a small batch would spend its time on it."""
+        key = statement, target.id, columns
+        kept = self._texts.get(key)
+        if kept is None:
+            made = statement(target, columns, statements.unnested(target, columns))
+            if statement not in _KEPT:
+                return made
+            kept = self._texts[key] = sql.SQL(made.as_string(self._connection))
+        return kept
 
     def _copy(self, query: sql.Composed, rows: Rows) -> int:
         with self._connection.cursor() as cursor:
@@ -307,62 +319,11 @@ class Writer:
             self._replicated = catalog.replicated(self._connection)
             known = self._targets.get(table.id)
         if known is None:
-            raise _table_missing(table)
+            raise table_missing(table)
         error = misfit(table, known)
         if error is not None:
             raise error
         return known
-
-
-def misfit(table: Table, known: Table) -> RecordError | None:
-    """Why the replica's table (`known`) cannot take the rows of the source's; None where it can. Pure."""
-    lacking = [c.name for c in table.stored_columns if known.column(c.name) is None]
-    if lacking:
-        return _columns_missing(table, lacking)
-    narrower = [c for c in table.stored_columns if not holds(known.column(c.name), c)]
-    if narrower:
-        return _narrower(table, narrower)
-    return None if set(known.primary_key) == set(table.primary_key) else _other_key(table, known)
-
-
-def holds(found: Column | None, column: Column) -> bool:
-    """True if the replica's column holds every value of the source's: a narrower one would round or cut in silence."""
-    if found is None or found.sql_type == column.sql_type:
-        return found is not None
-    unbounded = "(" not in found.sql_type and found.type.name not in _BOUNDED
-    if unbounded and found.type.name in _ANY_TEXT:
-        return True
-    return found.type.name in _WIDER.get(column.type.name, ()) or (found.type == column.type and unbounded)
-
-
-def _narrower(table: Table, columns: Sequence[Column]) -> RecordError:
-    named = ", ".join(f"{column.name} {column.sql_type}" for column in columns)
-    return RecordError(
-        f"The replica's table {table.id} cannot hold every value of the source's columns: {named}.",
-        remedy="Give its columns the source's types on the replica.",
-    )
-
-
-def _table_missing(table: Table) -> RecordError:
-    return RecordError(
-        f"The table {table.id} does not exist on the replica.",
-        remedy="Run deltasync replica setup: it creates what is missing.",
-    )
-
-
-def _columns_missing(table: Table, names: Sequence[str]) -> RecordError:
-    return RecordError(
-        f"The replica's table {table.id} lacks the column {', '.join(names)}.",
-        remedy="Add it on the replica with the source's type, or run deltasync replica setup.",
-    )
-
-
-def _other_key(table: Table, known: Table) -> RecordError:
-    return RecordError(
-        f"The primary key of {table.id} is ({', '.join(table.primary_key)}) on the source "
-        f"and ({', '.join(known.primary_key)}) on the replica.",
-        remedy="Give the replica's table the source's primary key.",
-    )
 
 
 def _keys(work: _Work) -> Rows:

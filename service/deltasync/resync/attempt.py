@@ -25,7 +25,7 @@ from deltasync.progress import Claim
 from deltasync.readable import Tables, stale
 from deltasync.replica.changes import renames
 from deltasync.replica.difference import Difference
-from deltasync.replica.writer import misfit
+from deltasync.replica.misfit import misfit
 from deltasync.resync import shadow
 from deltasync.resync.snapshot import Snapshot
 from deltasync.resync.stream import ChangedError, Seen, Stream, begin, behind, ends, within

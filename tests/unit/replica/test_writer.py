@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.make import column
 
-from deltasync.replica.writer import holds
+from deltasync.replica.misfit import holds
 
 
 @pytest.mark.parametrize(

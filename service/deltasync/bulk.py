@@ -27,6 +27,8 @@ from deltasync.table import TableId
 
 # Fewer records of a partition are read one by one: that costs no more then.
 RECORDS_MIN = 16
+# Where the first change of a key in a batch is one of these, there should be no row of it.
+_MAKING = frozenset({Op.CREATE, Op.READ})
 
 
 class Bulk(NamedTuple):
@@ -41,8 +43,6 @@ class Bulk(NamedTuple):
     commits: frozenset[int]
 
 
-# The first of these of a key in a batch should find no row of it.
-_MAKING = frozenset({Op.CREATE, Op.READ})
 NOTHING = Bulk((), [], {}, frozenset())
 
 

@@ -157,7 +157,7 @@ def test_what_the_policy_says_is_not_done(flow: Flow) -> None:
     until(lambda: flow.count("shop.t") == 2, "the row without it")
     assert flow.replica.execute("SELECT id, a FROM shop.t ORDER BY id").fetchall() == [(1, "one"), (2, None)]
     until(lambda: "shop.new" in flow.cli("schema", "list"), "the new table held")
-    assert flow.cli("schema", "approve", "shop.new", "--reason", "wanted").endswith("done\n")
+    assert "done\n" in flow.cli("schema", "approve", "shop.new", "--reason", "wanted")
     flow.wait_equal("shop.new")
 
     flow.source.execute("ALTER TABLE shop.t RENAME n TO m; UPDATE shop.t SET m = 3")

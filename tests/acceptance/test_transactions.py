@@ -47,8 +47,8 @@ SPREAD = {
 class Trade(Writers):
     """Two sessions that move money until the block ends; their transactions overlap."""
 
-    def __init__(self, flow: Flow, seed: int) -> None:
-        super().__init__(flow, [partial(_begin, half, seed + half) for half in (0, 1)])
+    def __init__(self, flow: Flow, seed: int, pause_s: float = 0.02) -> None:
+        super().__init__(flow, [partial(_begin, half, seed + half) for half in (0, 1)], pause_s)
 
 
 def _begin(half: int, seed: int, connection: psycopg.Connection) -> Callable[[], None]:

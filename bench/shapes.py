@@ -62,7 +62,7 @@ def shop(scale: float) -> Shape:
                    jsonb_build_object('level', n % 5, 'since', 2000 + n % 9), 1
               FROM generate_series(1, {customers}) AS n;
             INSERT INTO shop.orders
-            SELECT n, 1 + n * 7919 % {customers}, 'new', (n * 37 % 100000) / 100.0,
+            SELECT n, 1 + n::bigint * 7919 % {customers}, 'new', (n * 37 % 100000) / 100.0,
                    timestamptz '2025-01-01 UTC' + n * interval '3.000001 min', NULL,
                    jsonb_build_object('street', format('Way %s', n % 900), 'floor', n % 9), ARRAY['web', 'gift']
               FROM generate_series(1, {orders}) AS n;

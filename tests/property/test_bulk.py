@@ -171,6 +171,16 @@ def test_text_that_may_be_of_two_forms_is_read_one_by_one(*, raw_text: bool) -> 
         assert bool(found.records) is (raw_text and is_plain)
 
 
+@pytest.mark.parametrize("text", ["", "1", "12", "2026", "Z", "-0044-01-01T00:00:00Z"])
+def test_a_moment_that_is_none_or_before_year_1_is_not_taken_as_it_is(text: str) -> None:
+    """It is converted, or its record is read alone, which says that it does not fit."""
+    table = Table("shop", "t", (column("id", "int8"), column("a", "timestamptz")), ("id",))
+    tables = Tables({TABLE.id: described(table)}, CANARY, PLACEHOLDER, raw_text=False)
+    found, _ = bulk.read({P0: [_made("c", 1, row={"a": text})]}, {P0: Progress()}, tables)
+
+    assert all(rows.values[1] != [text] for plan_ in found.plans for rows in plan_.upserts)
+
+
 def test_reads_and_what_follows_them() -> None:
     """The end of an initial snapshot and the first changes behind it, in one poll."""
     records = [*_READS, *(_made(op, n) for n, op in enumerate("cud", 3))]

@@ -62,6 +62,11 @@ class Contestant(Protocol):
     def applying(self, stage: Stage, task: Task) -> AbstractContextManager[Applying]: ...
 
 
+def taking_part(appliers: Collection[Contestant]) -> dict[str, bool]:
+    """Who does a work, by name: whether in the first round only."""
+    return {one.name: one.once for one in appliers}
+
+
 def timed(stage: Stage, contestant: Contestant, task: Task, shape: Shape, start: Callable[[], None]) -> Cost:
     """What it costs from `start` on until all is visible: who applies is ready then."""
     with contestant.applying(stage, task) as applying:

@@ -52,7 +52,7 @@ class Meter:
         seconds = time.monotonic() - self._started
         after = self._cpu()
         used = {part: round(after[part] - self._before[part], 2) for part in after}
-        peaks = [peak for process in self._memory_of if (peak := peak_mb(process)) is not None]
+        peaks = [peak for process in self._memory_of if (peak := process.peak_mb()) is not None]
         return Cost(seconds, used, round(sum(peaks), 1) if peaks else None)
 
     def _cpu(self) -> dict[str, float]:
@@ -78,14 +78,3 @@ def _forget_peak(process: Process) -> None:
     if leader is not None:
         with suppress(OSError):
             Path(f"/proc/{leader.pid}/clear_refs").write_text("5")
-
-
-def peak_mb(process: Process) -> float | None:
-    """The most memory that a process has used so far; None where the system does not tell."""
-    leader = process.find()
-    if leader is not None:
-        with suppress(OSError):
-            for line in Path(f"/proc/{leader.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return round(int(line.split()[1]) * 1024 / 1e6, 1)
-    return None

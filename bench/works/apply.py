@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bench.capture import capturing
-from bench.contestants import Contestant, Task, timed
+from bench.contestants import Contestant, Task, taking_part, timed
 from bench.prepare import Prepared, Tell, digest, prepare
 from bench.shapes import Shape
 from bench.stage import Stage
@@ -32,7 +32,7 @@ class Apply(NamedTuple):
 
     @property
     def contestants(self) -> Mapping[str, bool]:
-        return {one.name: one.once for one in self.appliers}
+        return taking_part(self.appliers)
 
     def prepare(self, stage: Stage, scale: float, tell: Tell) -> Callable[[str], Outcome]:
         shape = self.shape(scale)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psycopg
 
 from bench.capture import capturing
-from bench.contestants import Applying, Contestant, Task
+from bench.contestants import Applying, Contestant, Task, taking_part
 from bench.prepare import Prepared, Tell, digest, prepare
 from bench.shapes import SCHEMA, Shape, mark, ticks
 from bench.stage import Stage, until, wait_for_marks
@@ -46,7 +46,7 @@ class Latency(NamedTuple):
 
     @property
     def contestants(self) -> Mapping[str, bool]:
-        return {one.name: one.once for one in self.appliers}
+        return taking_part(self.appliers)
 
     def prepare(self, stage: Stage, scale: float, tell: Tell) -> Callable[[str], Outcome]:
         shape = ticks()
@@ -78,7 +78,7 @@ class Idle(NamedTuple):
 
     @property
     def contestants(self) -> Mapping[str, bool]:
-        return {one.name: one.once for one in self.appliers}
+        return taking_part(self.appliers)
 
     def prepare(self, stage: Stage, scale: float, tell: Tell) -> Callable[[str], Outcome]:
         del scale  # nothing is nothing

@@ -13,8 +13,9 @@ import psycopg
 
 from deltasync.errors import PartError
 from deltasync.local.load import RATE_PER_S, Load
-from deltasync.local.measure import Measure, Sample, failed, memory_mb, refuse_dead_parts
+from deltasync.local.measure import Measure, Sample, failed, refuse_dead_parts
 from deltasync.local.probe import Probe, Seen
+from deltasync.local.process import Process
 from deltasync.local.shop import Size, fill
 from deltasync.local.stack import SCHEMA, Stack
 from deltasync.verify.compare import TableComparison, compare
@@ -134,7 +135,7 @@ def _run(scale: Scale, stack: Stack, show: Show) -> tuple[Report, Curve]:
         latency=_latency(curve),
         lag_max=max(sample.lag for sample in curve.samples),
         lag_seconds_max=max((one.latency_s for one in curve.seen), default=0.0),
-        applier_memory_mb=memory_mb(stack.folder),
+        applier_memory_mb=Process("applier", stack.folder).peak_mb(),
         phases_s=phases.seconds(),
         tables=tables,
     ), curve

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,17 +92,6 @@ def failed(folder: Path, error: psycopg.Error) -> PartError:
     return PartError(
         f"A database failed the demo: {type(error).__name__} (SQLSTATE {error.sqlstate}). {ends}", remedy=""
     )
-
-
-def memory_mb(folder: Path) -> float | None:
-    """The most memory that the applier has used so far, in 10^6 bytes; None where the system does not tell."""
-    process = Process("applier", folder).find()
-    if process is not None:
-        with suppress(OSError):
-            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024 / 1e6
-    return None
 
 
 def _end_of(process: Process) -> str:

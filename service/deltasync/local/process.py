@@ -86,6 +86,16 @@ class Process:
         except psutil.NoSuchProcess:
             return None
 
+    def peak_mb(self) -> float | None:
+        """The most memory that the process has used so far, in 10^6 bytes; None where the system does not tell."""
+        process = self.find()
+        if process is not None:
+            with suppress(OSError):
+                for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        return int(line.split()[1]) * 1024 / 1e6
+        return None
+
     def wait(self, ready: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when `ready` says so. Raises PartError at once where the process has ended, or after the time-out."""
         deadline = time.monotonic() + timeout_s

@@ -69,7 +69,7 @@ def test_a_difference_is_found(tmp_path: Path) -> None:
     _, err = done.communicate(timeout=200)
 
     assert done.returncode == 1, err
-    assert "shop.customer: 1 rows extra" in err
+    assert "shop.customer: 1 rows extra" in err, err
     assert [path.name for path in tmp_path.iterdir()] == ["deltasync-demo.png"]
 
 

@@ -95,8 +95,8 @@ def judge(
                 f"The topic {topic} has {count} partitions.",
                 "A TRUNCATE has no order against the rows in the other partitions, and stops its own; so does every "
                 "record of a table whose equal keys may be written in several ways (numeric, dates, timestamps). "
-                "Where the connector is restarted between the two records of a key change, nothing tells that the row "
-                "is lost.",
+                "Where a connector without the raw-text jar is restarted between the two records of a key change, "
+                "nothing tells that the row is lost.",
                 remedy,
                 table,
             )

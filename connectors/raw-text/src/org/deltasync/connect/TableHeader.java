@@ -21,6 +21,8 @@ import org.apache.kafka.connect.transforms.Transformation;
  * scale are null where the type has no bounds. The text is the same, byte by byte, until the table changes.
  *
  * <p>Records that are no change of a table (heartbeats, transactions, tombstones) get no description.
+ *
+ * <p>The offset of a key change's first record is made that of the record before it (see {@link KeyChanges}).
  */
 public final class TableHeader<R extends ConnectRecord<R>> implements Transformation<R> {
     static final String NAME = "deltasync.table";
@@ -36,9 +38,11 @@ public final class TableHeader<R extends ConnectRecord<R>> implements Transforma
 
     // Debezium has one schema object for all records of a table until the table changes.
     private final Map<Schema, String> known = new IdentityHashMap<>();
+    private final KeyChanges keyChanges = new KeyChanges();
 
     @Override
     public R apply(R record) {
+        keyChanges.keepWhole(record);
         Headers headers = record.headers();
         for (String unwanted : UNWANTED) {
             headers.remove(unwanted);

@@ -83,6 +83,17 @@ def staged(stage: str) -> sql.Composed:
     return sql.SQL("{} AS s").format(sql.Identifier("pg_temp", stage))
 
 
+def by_index(query: sql.Composable) -> sql.Composed:
+    """The statement, to be planned without hash and merge joins: these read a whole table to find some of its rows.
+
+    PostgreSQL prefers them up to millions of rows, since it takes each page of an index for one to be read from disk.
+    """
+    return sql.SQL(
+        "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; {}; "
+        "SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL enable_mergejoin TO DEFAULT"
+    ).format(query)
+
+
 def truncate(target: Table, *, referenced: bool) -> sql.Composed:
     """Empty the table; other tables are left alone, as each has a record of its own.
 

@@ -41,6 +41,8 @@ _Statement = Callable[[Table, Sequence[str], sql.Composable], sql.Composed]
 
 # Statements that follow from a table and columns alone.
 _KEPT = frozenset({statements.upsert, statements.delete, statements.update, statements.insert, statements.remove})
+# Statements that look rows up by their key.
+_BY_KEY = frozenset({statements.delete, statements.update, statements.replace})
 
 
 def untold(_query: sql.Composable, _parameters: Sequence[Sequence[str | None]]) -> None:
@@ -267,7 +269,10 @@ class Writer:
         fill = statements.copy_into(stage)
         self._tell(fill, rows.values)
         self._copy(fill, rows)
-        return self._run(statement(target, rows.columns, statements.staged(stage))).rowcount
+        query = statement(target, rows.columns, statements.staged(stage))
+        if statement in _BY_KEY:
+            return self._run_by_index(query)
+        return self._run(query).rowcount
 
     def _unnested(self, statement: _Statement, target: Table, columns: tuple[str, ...]) -> sql.Composed | sql.SQL:
         """The statement on rows that come as arrays. Its text is kept: a small batch would spend its time on it."""
@@ -279,6 +284,14 @@ class Writer:
                 return made
             kept = self._texts[key] = sql.SQL(made.as_string(self._connection))
         return kept
+
+    def _run_by_index(self, query: sql.Composed) -> int:
+        """Find a table's rows by their index, in the round trip of the statement itself."""
+        cursor = self._run(statements.by_index(query))
+        counts = [cursor.rowcount]
+        while cursor.nextset():
+            counts.append(cursor.rowcount)
+        return max(counts)  # the settings around it count none
 
     def _copy(self, query: sql.Composed, rows: Rows) -> int:
         with self._connection.cursor() as cursor:

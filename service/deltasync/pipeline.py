@@ -46,7 +46,7 @@ _BACKOFF_S = (0.2, 10.0)
 # A poll of so many records tells that we are behind: they are applied while the next ones are read.
 OVERLAP_FROM = 1000
 # So often what others do is looked at in spite of that.
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 3.0
 # So long a row may be ahead of the schema log's entry that gives the replica what it needs.
 _EARLY_S = 15.0
 

@@ -148,7 +148,7 @@ class Envelopes(NamedTuple):
     table: TableId
     reads: int
     ops: list[str]
-    keys: list[bytes]
+    keys: Sequence[bytes]
     rows: list[msgspec.Raw]
     positions: Sequence[tuple[int | None, int]]
     committed_us: list[int]
@@ -157,15 +157,16 @@ class Envelopes(NamedTuple):
 def decode_all(records: Sequence[Record]) -> Envelopes | None:
     """The envelopes of many records at once; None where one of them is not like the others, or cannot be read."""
     try:
-        values = _payloads([record.value for record in records])
+        _, _, key_bytes, value_bytes, *_ = zip(*records, strict=True)
+        values = _payloads(value_bytes)
         first = _envelope.decode(values[0]).source
         if first is None:
             return None
         table = TableId(first.schema, first.table)
         found = list(map(_plain(table).decode, values))
-        keys = _payloads([record.key for record in records])
+        keys = _payloads(key_bytes)
         ops = [one.op for one in found]
-        reads = ops.count(Op.READ)
+        reads = ops.count(Op.READ.value)
         sources = [one.source for one in found]
         sequences = ",".join([source.sequence for source in sources])
         positions = (_read_positions if reads else _positions).decode(f"[{sequences}]")
@@ -177,11 +178,11 @@ def decode_all(records: Sequence[Record]) -> Envelopes | None:
     return Envelopes(table, reads, ops, keys, [one.after for one in found], positions, committed_us)
 
 
-def _payloads(values: list[bytes | None]) -> list[bytes]:
+def _payloads(values: Sequence[bytes | None]) -> Sequence[bytes]:
     """Without the schemas in front of them. Raises TypeError where one is null, ValueError where schemas differ."""
     if None in values:
         raise TypeError
-    told: list[bytes] = values  # type: ignore[assignment]  # None was excluded just above
+    told: Sequence[bytes] = values  # type: ignore[assignment]  # None was excluded just above
     if not told[0].startswith(_KEY_WITH_SCHEMA):
         return told
     first = _with_schema.decode(told[0])

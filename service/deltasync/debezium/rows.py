@@ -244,7 +244,9 @@ class RowDecoder:
         for position, name in enumerate(names):
             known = self._codecs[self._index[name]]
             convert = known.convert
-            if convert is not None and not (known.are_texts and known.are_texts(values[position])):
+            if convert is str:
+                values[position] = _shown(values[position])
+            elif convert is not None and not (known.are_texts and known.are_texts(values[position])):
                 values[position] = [None if value is None else convert(value) for value in values[position]]
         return Rows(tuple(names), values)
 
@@ -261,6 +263,15 @@ class RowDecoder:
             remedy=f"{_of_converter(why)}See whether the key was changed on the source: run deltasync source setup "
             "again.",
         )
+
+
+def _shown(numbers: list[int | None]) -> list[Text]:
+    """The texts of integers: written all at once, in half of the time."""
+    try:
+        texts = msgspec.json.encode(numbers)[1:-1].decode().split(",")
+    except OverflowError:  # none of PostgreSQL's
+        return [None if number is None else str(number) for number in numbers]
+    return [None if text == "null" else text for text in texts] if None in numbers else texts  # type: ignore[return-value]
 
 
 def _of_converter(why: str) -> str:

@@ -54,6 +54,8 @@ class Message(Protocol):
 
     def timestamp(self) -> tuple[int, int]: ...
 
+    def set_value(self, value: bytes, /) -> None: ...
+
 
 class Told(NamedTuple):
     """The same, of a record that no client has delivered."""
@@ -67,11 +69,15 @@ class Told(NamedTuple):
     def timestamp(self) -> tuple[int, int]:
         return 1, self.sent_ms
 
+    def set_value(self, value: bytes, /) -> None:
+        """It keeps none."""
+
 
 class Record(NamedTuple):
     """What Kafka delivers: bytes at an offset of a partition.
 
-    `converter` says that Connect may have had the raw-text converter when it wrote the record.
+    `converter` says that Connect may have had the raw-text converter when it wrote the record; `front` is what was
+    taken from in front of the value, its schema (see `debezium.schemas`).
     """
 
     partition: Partition
@@ -80,6 +86,12 @@ class Record(NamedTuple):
     value: bytes | None
     message: Message = Told()
     converter: bool = False
+    front: bytes = b""
+
+    @property
+    def whole(self) -> bytes | None:
+        """The value as it is in Kafka."""
+        return self.front + self.value + b"}" if self.front and self.value is not None else self.value
 
     @property
     def moves(self) -> bool:

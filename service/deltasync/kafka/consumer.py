@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public
 
 from deltasync.change import Log, Partition, Record, ends_in_half
+from deltasync.debezium.schemas import Schemas
 from deltasync.errors import SettingsError, UnreachableError
 from deltasync.ports import Owner
 from deltasync.settings import Settings
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 _CHUNK = 1000
 # Memory for fetched but not yet polled records. A single larger record is fetched all the same.
 QUEUE_KIB = 8 * 1024
+# What is fetched at once of a partition: compressed, it may be ten times as large in memory, and more with schemas.
+_FETCHED_KIB = 512
 # A connection on which a request is not answered for so long is ended: the other end may be gone without a word. It is
 # long enough for a record of 32 MiB at 9 Mbit/s.
 _SILENT_MS_MAX = 30_000
@@ -51,6 +54,7 @@ class Consumer:
         self._owner: Owner  # told by `start`
         self._raw_text = settings.connect.raw_text
         self._partitions = _Partitions()
+        self._schemas = Schemas()
         self._pattern = topics_read(settings)
         self._client = Client(
             {
@@ -67,6 +71,7 @@ class Consumer:
                 "fetch.queue.backoff.ms": 10,  # the default of a second is the latency of a full queue
                 "fetch.wait.max.ms": 100,
                 "queued.max.messages.kbytes": QUEUE_KIB,
+                "max.partition.fetch.bytes": _FETCHED_KIB * 1024,
                 "fetch.max.bytes": QUEUE_KIB * 1024,  # on a slow network one answer has to come in time, too
                 "error_cb": _log_error,
             }
@@ -100,12 +105,14 @@ class Consumer:
         return found
 
     def _collect(self, messages: Iterable[Message], found: list[Record]) -> None:
+        """Add what the client delivered to what was found before."""
         partitions, converter = self._partitions, self._raw_text
+        came: list[Record] = []
         for message in messages:
             partition = partitions[message.topic() or "", message.partition() or 0]
             error = message.error()
             if error is None:
-                found.append(to_record(partition, message, converter))
+                came.append(to_record(partition, message, converter))
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 - its public name
                 self._owner.on_missing(partition)
             elif error.code() == KafkaError._BAD_MSG:  # noqa: SLF001 - its public name
@@ -114,6 +121,7 @@ class Consumer:
                 raise KafkaException(error)
             else:
                 _log_error(error)
+        found += self._schemas.apart(came)
 
     def pause(self, partition: Partition) -> None:
         """Deliver nothing of `partition` until `reposition`."""
@@ -277,7 +285,7 @@ _tuple = tuple.__new__
 def to_record(partition: Partition, message: Message, converter: bool) -> Record:  # noqa: FBT001 - faster by its place
     """A record as the client delivered it."""
     # A named tuple's own `__new__` would take as long as all the rest.
-    return _tuple(Record, (partition, message.offset() or 0, message.key(), message.value(), message, converter))
+    return _tuple(Record, (partition, message.offset() or 0, message.key(), message.value(), message, converter, b""))
 
 
 def _size(records: Iterable[Record]) -> int:

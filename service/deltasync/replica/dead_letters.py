@@ -159,7 +159,7 @@ def _row(pipeline: str, topic_id: str, letter: Letter) -> dict[str, Any]:
         "committed_at": from_us(letter.committed_us),
         "error": letter.error,
         "record_key": record.key,
-        "record_value": record.value,
+        "record_value": record.whole,
         "record_headers": msgspec.to_builtins(list(record.headers())),
         "moves": record.moves,
         "raw_text": record.raw_text,

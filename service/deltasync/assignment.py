@@ -27,6 +27,7 @@ _POLL_S = 0.2
 _BY_HAND_EVERY_S = 2.0
 # How soon it notices that a topic was deleted and made again under it.
 _RECHECK_EVERY_S = 5.0
+_OBSERVE_EVERY_S = 1.0
 
 
 class Assignment:
@@ -48,6 +49,7 @@ class Assignment:
         self.settle: Callable[[], None] = lambda: None
         self._audited = 0
         self._heard_at = 0.0
+        self._observed_at = 0.0
         self._rechecked_at = 0.0
 
     def start(self) -> None:
@@ -112,7 +114,11 @@ class Assignment:
         return [Trouble(o.partition, o.state, why) for o, why in found if why is not None and not o.is_reading]
 
     def observe(self) -> None:
-        """Bring the metrics of the partitions up to date."""
+        """Bring the metrics of the partitions up to date, once a second: they cost what there are of them."""
+        now = self._clock()
+        if now - self._observed_at < _OBSERVE_EVERY_S:
+            return
+        self._observed_at = now
         self._metrics.ownership(self._group, self._ownership, self._consumer.end_offset)
 
     # Told by the consumer, from inside poll

@@ -13,12 +13,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from deltasync.change import Change, Op, Position, Record
+from deltasync.debezium import schemas
 from deltasync.errors import RecordError
 from deltasync.table import TableId
 
-# Ends what the key of a record with schemas starts with. No key column encodes as an object,
-# so a column that is called "schema" cannot be taken for it.
-_KEY_WITH_SCHEMA = b'{"schema":{'
 _CONNECTOR = "postgresql"
 # Debezium's marks of streamed changes, and of an initial snapshot's reads.
 _SNAPSHOTS = ("false", "true", "first", "first_in_data_collection", "last_in_data_collection", "last")
@@ -183,13 +181,13 @@ def _payloads(values: Sequence[bytes | None]) -> Sequence[bytes]:
     if None in values:
         raise TypeError
     told: Sequence[bytes] = values  # type: ignore[assignment]  # None was excluded just above
-    if not told[0].startswith(_KEY_WITH_SCHEMA):
+    if not told[0].startswith(schemas.BEGINS):
         return told
-    first = _with_schema.decode(told[0])
-    prefix = b'{"schema":' + bytes(first.schema) + b',"payload":'
-    if not all(map(methodcaller("startswith", prefix), told)) or not all(map(methodcaller("endswith", b"}"), told)):
+    front = schemas.front_of(told[0])
+    alike = all(map(methodcaller("startswith", front), told)) and all(map(methodcaller("endswith", b"}"), told))
+    if not front or not alike:
         raise ValueError
-    return [value[len(prefix) : -1] for value in told]
+    return [value[len(front) : -1] for value in told]
 
 
 class Origin(NamedTuple):
@@ -257,7 +255,7 @@ def _position(record: Record, source: _Source) -> Position:
 
 def _key(record: Record) -> bytes | None:
     """The key's JSON without its schema, so that both forms of one key are the same bytes."""
-    if record.key is None or not record.key.startswith(_KEY_WITH_SCHEMA):
+    if record.key is None or not record.key.startswith(schemas.BEGINS):
         return record.key
     try:
         return bytes(_with_schema.decode(record.key).payload)

@@ -11,8 +11,9 @@ import msgspec
 
 from deltasync.change import Partition, Record
 
-# What such a value begins with. No envelope of Debezium's has a field of that name.
-_BEGINS = b'{"schema":{'
+# What such a value, or key, begins with. No key column encodes as an object, and no envelope has a field of that name:
+# a column that is called "schema" cannot be taken for it.
+BEGINS = b'{"schema":{'
 
 
 class _WithSchema(msgspec.Struct, gc=False):
@@ -30,14 +31,14 @@ class Schemas:
 
     def apart(self, records: Sequence[Record]) -> Sequence[Record]:
         """The same records, their `value` without a schema. Where the first one has none, nor has any looked at."""
-        if not records or not (records[0].value or b"").startswith(_BEGINS):
+        if not records or not (records[0].value or b"").startswith(BEGINS):
             return records
         return [record if record.value is None else self._apart(record, record.value) for record in records]
 
     def _apart(self, record: Record, value: bytes) -> Record:
         front = self._fronts.get(record.partition)
         if not front or not value.startswith(front):
-            front = self._fronts[record.partition] = _front(value)
+            front = self._fronts[record.partition] = front_of(value)
         if not front or not value.endswith(b"}"):
             return record
         payload = value[len(front) : -1]
@@ -45,8 +46,8 @@ class Schemas:
         return record._replace(value=payload, front=front)
 
 
-def _front(value: bytes) -> bytes:
-    """All that is in front of the value's payload; nothing where it has no schema, or is written in another way."""
+def front_of(value: bytes) -> bytes:
+    """All that is in front of a value's payload; nothing where it has no schema, or is written in another way."""
     try:
         schema = bytes(_with_schema.decode(value).schema)
     except (msgspec.MsgspecError, ValueError, RecursionError):

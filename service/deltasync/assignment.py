@@ -5,6 +5,7 @@ Holds the consumer, and is its `Owner`: the callbacks run inside `poll`, on the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
@@ -115,7 +116,7 @@ class Assignment:
 
     def observe(self) -> None:
         """Bring the metrics of the partitions up to date, once a second: they cost what there are of them."""
-        now = self._clock()
+        now = time.monotonic()
         if now - self._observed_at < _OBSERVE_EVERY_S:
             return
         self._observed_at = now

@@ -110,8 +110,6 @@ class Tables:
             return keys.keyed(change)
         except UnknownColumnError:
             raise BlockedError(stale(change)) from None
-        except RecordError as error:  # its columns may have exchanged their names, which is on its way then
-            raise BlockedError(_waiting(change, error)) from None
 
     def ready(self, change: Change) -> Change:
         """A change that was `told` as its table's decoder reads it, which is there then.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -92,20 +92,19 @@ class Consumer:
 
         Returns an empty list after `wait_s` seconds without any. Keeps this member in its group.
         """
-        found: list[Record] = []
-        self._collect(self._client.consume(1, wait_s), found)
+        found = list(self._collected(self._client.consume(1, wait_s)))
         size = _size(found)
         while found and ((len(found) < rows_max and size < bytes_max) or ends_in_half(found)):
             chunk = self._client.consume(max(1, min(_CHUNK, rows_max - len(found))), 0)
             if not chunk:
                 break
-            before = len(found)
-            self._collect(chunk, found)
-            size += _size(found[before:])
+            came = self._collected(chunk)
+            found += came
+            size += _size(came)
         return found
 
-    def _collect(self, messages: Iterable[Message], found: list[Record]) -> None:
-        """Add what the client delivered to what was found before."""
+    def _collected(self, messages: Iterable[Message]) -> Sequence[Record]:
+        """The records that the client delivered; of what else it tells, the owner hears."""
         partitions, converter = self._partitions, self._raw_text
         came: list[Record] = []
         for message in messages:
@@ -121,7 +120,7 @@ class Consumer:
                 raise KafkaException(error)
             else:
                 _log_error(error)
-        found += self._schemas.apart(came)
+        return self._schemas.apart(came)
 
     def pause(self, partition: Partition) -> None:
         """Deliver nothing of `partition` until `reposition`."""
